@@ -1,0 +1,1 @@
+"""Pictures (matplotlib through its object interface, Agg; no jax)."""
