@@ -1,4 +1,4 @@
-"""`jaxprot.load`: from the name of registered weights, or a file, to the predictor of the system that they belong to."""
+"""`jaxprot.load`: from the name of registered weights, or a file, to the predictor of the system they belong to."""
 
 import importlib
 import os
