@@ -1,0 +1,166 @@
+"""Training of ProteinMPNN: backbones in, sequences out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxprot.core.buckets import bucket_length
+from jaxprot.core.errors import InputError
+from jaxprot.core.residues import ALPHABET
+from jaxprot.io.structures import read_structure
+from jaxprot.proteinmpnn.config import ProteinMPNNConfig
+from jaxprot.proteinmpnn.decoding import decoding_order, rank_of
+from jaxprot.proteinmpnn.featurize import Features, featurize, pad_features, parse_chains
+from jaxprot.proteinmpnn.losses import smoothed_cross_entropy
+from jaxprot.proteinmpnn.model import ProteinMPNN
+from jaxprot.train.data import BucketBatches
+
+_BACKBONE = ("N", "CA", "C", "O")
+_LONGEST_BOND = 1.6
+
+
+def read_chain_archive(path: str | pathlib.Path) -> list[Features]:
+    """Backbones of a packed chain archive (npz of concatenated chains, see the archive's README).
+
+    Sequence offsets follow the file's numbering where the chain is broken (C-N longer than 1.6 Å) and count
+    residues elsewhere.
+
+    Raises:
+      InputError: the file is missing or not such an archive.
+    """
+    try:
+        with np.load(path) as archive:
+            z = {name: archive[name] for name in archive.files}
+        start, atom_start = z["chain_res_start"], z["res_atom_start"]
+        names = [str(n) for n in z["atom_names"]]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a chain archive ({error}); expected the arrays of structures/README.md") from error
+    residues = len(atom_start) - 1
+    residue_of_atom = np.repeat(np.arange(residues), np.diff(atom_start))
+    chain_of_residue = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    xyz = np.full((residues, 4, 3), np.nan, np.float32)
+    for column, name in enumerate(_BACKBONE):
+        atoms = np.flatnonzero(z["atom_name"] == names.index(name))
+        where = residue_of_atom[atoms]
+        xyz[where, column] = (z["center"][chain_of_residue[where]] + z["xyz"][atoms].astype(np.int32)) / 100.0
+    letters = np.array([ALPHABET.index(c) for c in z["res_letters"]], np.int32)[z["res_type"]]
+    out = []
+    for first, last in zip(start[:-1], start[1:], strict=True):
+        x, number = xyz[first:last], z["res_number"][first:last].astype(np.int64)
+        bond = np.linalg.norm(x[1:, 0] - x[:-1, 2], axis=-1)
+        jump = np.clip(np.diff(number), 1, 1000)
+        step = np.where(bond > _LONGEST_BOND, jump, 1)
+        n = last - first
+        mask = np.isfinite(x).all((1, 2)).astype(np.float32)
+        out.append(
+            Features(
+                X=np.nan_to_num(x),
+                S=letters[first:last],
+                mask=mask,
+                residue_idx=np.concatenate([[0], np.cumsum(step)]).astype(np.int32),
+                chain_encoding=np.ones(n, np.int32),
+                design=np.ones(n, np.float32),
+            )
+        )
+    return out
+
+
+def stack(features: list[Features], length: int) -> Features:
+    """Pad to one length and stack: a batch."""
+    padded = [pad_features(f, length) for f in features]
+    return Features(*(np.stack(arrays) for arrays in zip(*padded, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class DesignTask:
+    """Recover the native sequence of a backbone, in random decoding orders (Science 2022, methods).
+
+    Attributes:
+      train, val: chain archives.
+      structures: further training structures, one file each (all chains together).
+      model: sizes of the network.
+      noise: largest standard deviation, Å, of the Gaussian noise on the coordinates; drawn anew for each chain
+        and step, uniform from 0.
+      smoothing: label smoothing.
+      items: padded residues per step.
+    """
+
+    train: str
+    val: str
+    structures: tuple[str, ...] = ()
+    model: ProteinMPNNConfig = ProteinMPNNConfig()
+    noise: float = 0.1
+    smoothing: float = 0.1
+    items: int = 1536
+    monitor: str = "accuracy"
+
+    @functools.cached_property
+    def examples(self) -> list[Features]:
+        """Training backbones."""
+        files = [featurize(parse_chains(read_structure(path))) for path in self.structures]
+        return read_chain_archive(self.train) + files
+
+    @functools.cached_property
+    def held_out(self) -> list[Features]:
+        """Validation backbones."""
+        return read_chain_archive(self.val)
+
+    @functools.cached_property
+    def _batches(self) -> BucketBatches:
+        return BucketBatches([len(f.S) for f in self.examples], self.items)
+
+    def build(self, key: PRNGKeyArray) -> ProteinMPNN:
+        """An initialised network."""
+        return ProteinMPNN(self.model, rngs=nnx.Rngs(key))
+
+    def batch(self, step: int, seed: int) -> Features:
+        """Chains of like length, padded alike."""
+        length, members = self._batches(step, seed)
+        return stack([self.examples[i] for i in members], length)
+
+    def loss(self, model: ProteinMPNN, example: Features, key: PRNGKeyArray) -> tuple[Array, Array]:
+        """Smoothed cross-entropy over the resolved residues with a letter."""
+        k_scale, k_noise, k_order, k_model = jax.random.split(key, 4)
+        sigma = self.noise * jax.random.uniform(k_scale)
+        noisy = example._replace(X=example.X + sigma * jax.random.normal(k_noise, example.X.shape))
+        rank = rank_of(decoding_order(k_order, example.design * example.mask))
+        log_probs = model(noisy, rank, k_model)
+        weight = example.mask * (example.S < 20)
+        return jnp.sum(weight * smoothed_cross_entropy(log_probs, example.S, self.smoothing)), jnp.sum(weight)
+
+    def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
+        """Teacher-forced perplexity and accuracy on the validation chains, one fixed order each."""
+
+        @jax.jit
+        def figures(params, example, key):
+            rank = rank_of(decoding_order(key, example.design * example.mask))
+            log_probs = nnx.merge(graphdef, params)(example, rank)
+            weight = example.mask * (example.S < 20)
+            nll = -jnp.take_along_axis(log_probs, example.S[:, None], axis=1)[:, 0]
+            right = (jnp.argmax(log_probs, axis=-1) == example.S).astype(jnp.float32)
+            return jnp.stack([jnp.sum(weight * nll), jnp.sum(weight * right), jnp.sum(weight)])
+
+        def evaluate(params: Any) -> dict[str, float]:
+            total, accuracy = np.zeros(3), []
+            for i, f in enumerate(self.held_out):
+                padded = pad_features(f, bucket_length(len(f.S)))
+                one = np.asarray(figures(params, padded, jax.random.key(i)), np.float64)
+                total += one
+                accuracy.append(one[1] / one[2])
+            return {
+                "perplexity": float(np.exp(total[0] / total[2])),
+                "accuracy": float(total[1] / total[2]),
+                "accuracy_per_chain": float(np.mean(accuracy)),
+            }
+
+        return evaluate
