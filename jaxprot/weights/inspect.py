@@ -1,0 +1,146 @@
+"""Looks into a file of weights: its tensors, its header, and the systems that can read it."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.weights import portable, registry, torch_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A system that can use a file.
+
+    Attributes:
+      system: its name.
+      converter: `module:function` for a foreign layout, empty for our own.
+    """
+
+    system: str
+    converter: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """What a file holds.
+
+    Attributes:
+      path: the file.
+      kind: `safetensors` or `torch`.
+      tensors: name -> array.
+      header: our header; for a foreign file the plain values beside its tensors.
+      matches: systems that can read it.
+      reasons: converter -> why it cannot.
+    """
+
+    path: Path
+    kind: str
+    tensors: Mapping[str, np.ndarray]
+    header: Mapping[str, Any]
+    matches: tuple[Match, ...]
+    reasons: Mapping[str, str]
+
+
+def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
+    """Kind, tensors and header of a `.safetensors`, `.pt`, `.pth` or `.ckpt` file, told apart by content.
+
+    Raises:
+      InputError: no such file.
+      CheckpointError: damaged or refused.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        tensors, header = portable.load(path)
+        return "safetensors", tensors, header
+    obj = torch_file.read_torch_file(path)
+    try:
+        tensors = torch_file.find_state_dict(obj)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    values = {key: value for key, value in obj.items() if isinstance(value, (bool, int, float, str))}
+    return "torch", tensors, values
+
+
+def examine(path: str | os.PathLike) -> Examined:
+    """Reads a file and tries every known converter on it.
+
+    Raises:
+      InputError: no such file.
+      CheckpointError: damaged or refused.
+    """
+    path = Path(path)
+    kind, tensors, header = read(path)
+    if kind == "safetensors" and "system" in header:
+        return Examined(path, kind, tensors, header, (Match(str(header["system"])),), {})
+    matches: list[Match] = []
+    reasons: dict[str, str] = {}
+    for name, system in converters().items():
+        try:
+            registry.converter(name)(tensors, source=str(path))
+        except CheckpointError as error:
+            reasons[name] = str(error).partition("\n")[0]
+        except ImportError as error:
+            reasons[name] = f"not in this installation ({error})"
+        else:
+            matches.append(Match(system, name))
+    return Examined(path, kind, tensors, header, tuple(matches), reasons)
+
+
+def converters() -> dict[str, str]:
+    """Every registered converter -> its system."""
+    return {entry.converter: entry.system for entry in registry.entries().values() if entry.converter}
+
+
+def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | None = None) -> dict[str, Any]:
+    """Writes a foreign checkpoint as one portable file.
+
+    Args:
+      path: official `.pt`, `.pth` or `.ckpt` file.
+      target: `.safetensors` file to write.
+      system: whose converter to use; by default the one that fits.
+
+    Returns:
+      The header written.
+
+    Raises:
+      InputError: no such file or system.
+      CheckpointError: damaged, refused, or of another model (every misfit is listed).
+    """
+    from jaxprot.io.outputs import sha256
+
+    path = Path(path)
+    _, tensors, _ = read(path)
+    names = {name: of for name, of in converters().items() if system is None or of == system}
+    if not names:
+        raise InputError(f"no converter for system {system!r}; known: {', '.join(sorted(set(converters().values())))}")
+    failures = []
+    for name, of in names.items():
+        try:
+            ours, header = registry.converter(name)(tensors, source=str(path))
+        except CheckpointError as error:
+            failures.append(str(error))
+            continue
+        header = {
+            "system": of,
+            **header,
+            "source": {"file": path.name, "sha256": sha256(path)},
+            "converter": name,
+        }
+        portable.save(target, ours, header)
+        return header
+    if len(failures) == 1:
+        raise CheckpointError(failures[0])
+    detail = "\n".join(f"  {name}: {text.partition(chr(10))[0]}" for name, text in zip(names, failures, strict=True))
+    raise CheckpointError(f"{path}: fits no system\n{detail}\n`jaxprot weights inspect` lists its keys.")

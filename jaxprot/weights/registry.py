@@ -1,0 +1,229 @@
+"""Weights by name: the registry (`registry.toml`), the cache, and downloads that are checked before they are used."""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import importlib
+import logging
+import os
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxprot.core.errors import CheckpointError, DownloadError, InputError
+from jaxprot.io.outputs import sha256, write_text
+
+_HERE = Path(__file__).parent
+_TIMEOUT = 30  # seconds without a byte
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file of weights.
+
+    Attributes:
+      name: what users write, such as `thermompnn` or `proteinmpnn:v_48_020`.
+      system: sub-package that reads it.
+      licence: of the weights.
+      citation: doi of the paper.
+      description: one line.
+      file: path below `jaxprot/weights` of a shipped file.
+      url: where a published file is fetched.
+      sha256: hash of the file, where known.
+      megabytes: about how large, where known.
+      converter: `module:function` from the file's tensors to ours; empty for files in our own layout.
+    """
+
+    name: str
+    system: str
+    licence: str
+    citation: str
+    description: str
+    file: str = ""
+    url: str = ""
+    sha256: str = ""
+    megabytes: float = 0.0
+    converter: str = ""
+
+    def __post_init__(self):
+        if bool(self.file) == bool(self.url):
+            raise ValueError(f"{self.name}: an entry has either a file or a url")
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be after it has been fetched."""
+        if self.file:
+            return _HERE / self.file
+        return cache_directory() / "weights" / self.name.replace(":", "-") / self.url.rpartition("/")[2]
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the file can be used without a download."""
+        return self.path.is_file()
+
+
+def cache_directory() -> Path:
+    """`$JAXPROT_CACHE`, else `$XDG_CACHE_HOME/jaxprot`, else `~/.cache/jaxprot`."""
+    own = os.environ.get("JAXPROT_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxprot"
+
+
+@functools.cache
+def entries() -> dict[str, Entry]:
+    """All entries by name, in the order of the file."""
+    with open(_HERE / "registry.toml", "rb") as file:
+        rows = tomllib.load(file)["entry"]
+    found = {row["name"]: Entry(**row) for row in rows}
+    if len(found) != len(rows):
+        raise ValueError("registry.toml: a name occurs twice")
+    return found
+
+
+def resolve(spec: str | os.PathLike, system: str | None = None) -> tuple[Path, Entry | None]:
+    """The file that a user's `--weights` means; fetched if need be.
+
+    Args:
+      spec: a registered name, with or without the system before the colon (`official` alone works where `system` is
+        given, and `default` means the shipped file), or a path.
+      system: what the weights are for; None for any.
+
+    Returns:
+      An existing, verified file, and its entry (None for a path).
+
+    Raises:
+      InputError: neither a name nor a file, or weights of another system.
+      DownloadError: it could not be fetched.
+      CheckpointError: the file is not the one that its checksum tells of.
+    """
+    known = entries()
+    text = os.fspath(spec)
+    entry = known.get(text)
+    if entry is None and system is not None:
+        entry = known.get(system) if text == "default" else known.get(f"{system}:{text}")
+    if entry is not None and not (isinstance(spec, os.PathLike) and Path(spec).is_file()):
+        if system is not None and entry.system != system:
+            raise InputError(f"{text}: weights of {entry.system}, not of {system}; {_names(system)}")
+        return fetch(entry), entry
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path, None
+    if path.is_dir():
+        raise InputError(f"{text}: is a folder; give a file of weights or a name; {_names(system)}")
+    nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    looks_like_file = path.suffix in (".pt", ".pth", ".ckpt", ".safetensors") or os.sep in text
+    what = "no such file" if looks_like_file else "no weights of this name, and no such file"
+    raise InputError(f"{text}: {what}{hint}; {_names(system)}")
+
+
+def _names(system: str | None) -> str:
+    names = [entry.name for entry in entries().values() if system is None or entry.system == system]
+    return f"known names: {', '.join(names)}" if names else f"no weights of {system} are registered"
+
+
+def fetch(entry: Entry) -> Path:
+    """The verified file of an entry, downloaded once into the cache.
+
+    Raises:
+      InputError: a shipped file is not in this installation.
+      DownloadError: no connection, a web page or pointer instead of the file, or a wrong checksum.
+      CheckpointError: the file in the cache has changed since it was fetched.
+    """
+    path = entry.path
+    if entry.file:
+        if not path.is_file():
+            raise InputError(
+                f"{entry.name}: its file {entry.file} is not in this installation; reinstall jaxprot, or name other "
+                "weights (`jaxprot weights list`)"
+            )
+        _verify(entry, path, entry.sha256)
+        return path
+    pin = path.with_name(path.name + ".sha256")
+    if not path.is_file() or not (entry.sha256 or pin.is_file()):
+        _download(entry, path, pin)
+    _verify(entry, path, entry.sha256 or pin.read_text().strip())
+    return path
+
+
+def _verify(entry: Entry, path: Path, expected: str) -> None:
+    if expected and sha256(path) != expected:
+        remedy = "reinstall jaxprot" if entry.file else "delete it and run `jaxprot weights fetch` again"
+        raise CheckpointError(f"{path}: the checksum is not that of {entry.name}; the file has changed: {remedy}")
+
+
+def _download(entry: Entry, path: Path, pin: Path) -> None:
+    """Fetches into a folder beside the target, looks at what came, and moves it into place in one step."""
+    import pooch
+
+    by_hand = f"or download it by hand and give the file with --weights (licence {entry.licence})"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
+    except OSError as error:
+        raise DownloadError(
+            f"{entry.name}: the cache {path.parent} cannot be written ({error.strerror or error}); "
+            "set JAXPROT_CACHE to a folder that can"
+        ) from error
+    try:
+        with _quiet(pooch.get_logger()):
+            downloader = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
+            got = pooch.retrieve(entry.url, known_hash=None, fname=path.name, path=folder, downloader=downloader)
+        fresh = Path(got)
+        _look(entry, fresh, by_hand)
+        found = sha256(fresh)
+        if entry.sha256 and found != entry.sha256:
+            raise DownloadError(
+                f"{entry.name}: what came from {entry.url} has the checksum {found[:16]}..., expected "
+                f"{entry.sha256[:16]}...; try again later, {by_hand}"
+            )
+        if pin.is_file() and not path.is_file() and pin.read_text().strip() != found:
+            raise DownloadError(
+                f"{entry.name}: what came from {entry.url} differs from what was fetched before; if the publisher has "
+                f"replaced the file, delete {pin} and fetch again"
+            )
+        write_text(pin, found + "\n")
+        os.replace(fresh, path)
+    except DownloadError:
+        raise
+    except Exception as error:  # requests and pooch raise kinds of their own
+        detail = " ".join(str(error).split())[:200]
+        raise DownloadError(
+            f"{entry.name}: could not be fetched from {entry.url} ({detail}); try again, {by_hand}"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _look(entry: Entry, path: Path, by_hand: str) -> None:
+    """Refuses what servers send instead of a file."""
+    with open(path, "rb") as file:
+        head = file.read(256).lstrip()
+    lower = head.lower()
+    if lower.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DownloadError(f"{entry.name}: {entry.url} answered with a web page, not the file; try again, {by_hand}")
+    if lower.startswith(b"version https://git-lfs"):
+        raise DownloadError(f"{entry.name}: {entry.url} answered with a git-lfs pointer, not the file; {by_hand}")
+    if not head:
+        raise DownloadError(f"{entry.name}: {entry.url} answered with an empty file; try again, {by_hand}")
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger):
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def converter(name: str) -> Callable[..., Any]:
+    """The function behind `module:function`, imported when it is needed."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
