@@ -1,0 +1,61 @@
+"""What to cite: BibTeX of the library and of the papers behind each system."""
+
+from jaxprot.core.errors import InputError
+
+_PAPERS = {
+    "jaxprot": """@software{jaxprot,
+  title   = {jaxprot: protein stability, flexibility, heterogeneity, dynamics and transfer learning in JAX},
+  author  = {{The jaxprot developers}},
+  license = {Apache-2.0},
+  version = {VERSION},
+}""",
+    "proteinmpnn": """@article{dauparas2022proteinmpnn,
+  title   = {Robust deep learning-based protein sequence design using {ProteinMPNN}},
+  author  = {Dauparas, J. and Anishchenko, I. and Bennett, N. and others},
+  journal = {Science},
+  year    = {2022},
+  doi     = {10.1126/science.add2187},
+}""",
+    "thermompnn": """@article{dieckhaus2024thermompnn,
+  title   = {Transfer learning to leverage larger datasets for improved prediction of protein stability changes},
+  author  = {Dieckhaus, Henry and Brocidiacono, Michael and Randolph, Nicholas Z. and Kuhlman, Brian},
+  journal = {Proceedings of the National Academy of Sciences},
+  year    = {2024},
+  doi     = {10.1073/pnas.2314853121},
+}""",
+    "thermompnn-d": """@article{dieckhaus2025doubles,
+  title   = {Protein stability models fail to capture epistatic interactions of double point mutations},
+  author  = {Dieckhaus, Henry and Kuhlman, Brian},
+  journal = {Protein Science},
+  year    = {2025},
+  doi     = {10.1002/pro.70003},
+}""",
+    "megascale": """@article{tsuboyama2023megascale,
+  title   = {Mega-scale experimental analysis of protein folding stability in biology and design},
+  author  = {Tsuboyama, Kotaro and others},
+  journal = {Nature},
+  year    = {2023},
+  doi     = {10.1038/s41586-023-06328-6},
+}""",
+}
+
+# system -> papers whose work its results rest on
+_SYSTEMS = {
+    "proteinmpnn": ("proteinmpnn",),
+    "thermompnn": ("thermompnn", "thermompnn-d", "proteinmpnn", "megascale"),
+}
+
+
+def cite(*systems: str) -> str:
+    """BibTeX entries of the library and of the papers behind the given systems (all systems if none is given).
+
+    Raises:
+      InputError: unknown system.
+    """
+    from jaxprot._version import __version__
+
+    for system in systems:
+        if system not in _SYSTEMS:
+            raise InputError(f"{system}: no such system; one of {', '.join(_SYSTEMS)}")
+    keys = dict.fromkeys(["jaxprot", *(key for system in systems or _SYSTEMS for key in _SYSTEMS[system])])
+    return "\n\n".join(_PAPERS[key].replace("VERSION", __version__) for key in keys) + "\n"

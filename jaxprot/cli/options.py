@@ -1,0 +1,216 @@
+"""What commands share: options, their parsing, the start of jax, inputs, and runs over many of them."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from jaxprot.core.errors import InputError, JaxprotError
+
+STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command that computes something."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("jaxprot-out")
+    """Folder for the results; refused if it already holds something."""
+    weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "default"
+    """A registered name (`jaxprot weights list`) or a checkpoint file."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute."""
+    format: Literal["csv", "parquet"] = "csv"
+    """Format of tables."""
+    overwrite: bool = False
+    """Write into a folder that already holds results."""
+    debug: bool = False
+    """Show tracebacks."""
+    compile_cache: Annotated[str, tyro.conf.arg(metavar="PATH|off")] = "auto"
+    """Folder of compiled programs, so that later starts compile nothing (auto: in jaxprot's cache folder)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StructureOptions(Common):
+    """Options of commands that read structures."""
+
+    inputs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="STRUCTURE...")] = ()
+    """PDB or mmCIF files (also .gz), or folders of them."""
+
+
+def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
+    """Options from a command line; ends the process with code 2 on a wrong one, 0 after `--help`."""
+    return tyro.cli(
+        kind,
+        args=argv,
+        prog=prog,
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def start(common: Common) -> None:
+    """Chooses device and compilation cache; must run before jax is imported.
+
+    Environment variables are used because importing jax here would cost every command a second, needed or not.
+    """
+    if common.device != "auto":
+        os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(common.device, common.device)
+    if common.compile_cache == "off":
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        return
+    if common.compile_cache == "auto":
+        if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+            return
+        from jaxprot.weights.registry import cache_directory
+
+        folder = cache_directory() / "xla"
+    else:
+        folder = Path(common.compile_cache).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if common.compile_cache != "auto":
+            raise InputError(f"--compile-cache {folder}: cannot be made ({error.strerror or error})") from error
+        return  # a cache is a convenience: a read-only home must not stop the run
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    # Kept however short the compilation was: all the small programs together are most of a start.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def expand(inputs: Iterable[Path], suffixes: Sequence[str] = STRUCTURE_SUFFIXES) -> list[Path]:
+    """Files from files and folders (a folder stands for its files with one of `suffixes`, also `.gz`; sorted).
+
+    Raises:
+      InputError: nothing given, or a folder without such files.
+    """
+    files: list[Path] = []
+    for path in inputs:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(item for item in path.iterdir() if _suffix(item) in suffixes and item.is_file())
+        if not found:
+            raise InputError(f"{path}: no {', '.join(suffixes)} files (also .gz) in this folder")
+        files += found
+    if not files:
+        raise InputError("no input; give files or a folder (--help shows how)")
+    return files
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix
+
+
+def stem(path: Path) -> str:
+    """File name without `.gz` and without its suffix."""
+    name = path.name
+    if name.lower().endswith(".gz"):
+        name = name[:-3]
+    return Path(name).stem
+
+
+def stems(paths: Sequence[Path]) -> list[str]:
+    """One name per input for its results; equal stems get `-2`, `-3`, ... in order."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        base = name = stem(path)
+        number = 2
+        while name.lower() in taken:  # lower: some file systems do not tell "a" from "A"
+            name = f"{base}-{number}"
+            number += 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+@dataclasses.dataclass
+class Outcome:
+    """Of a run over many inputs.
+
+    Attributes:
+      results: what the function returned, by input; failed inputs are absent.
+      failed: message by failed input.
+      seconds: wall time of the whole.
+    """
+
+    results: dict[Path, Any]
+    failed: dict[str, str]
+    seconds: float = 0.0
+
+    @property
+    def code(self) -> int:
+        """Exit code."""
+        return 1 if self.failed else 0
+
+
+def run_many(
+    paths: Sequence[Path], function: Callable[[Path], R], *, what: str = "structures", debug: bool = False
+) -> Outcome:
+    """Calls a function for each input, with a progress bar on stderr, and goes on after a failure.
+
+    With a single input an error is raised, so that it ends as a wrong input does. With several, failures are listed at
+    the end.
+
+    Args:
+      paths: inputs.
+      function: does all the work of one.
+      what: plural noun for the progress bar.
+      debug: raise the first unexpected error instead of noting it.
+    """
+    begin = time.perf_counter()
+    outcome = Outcome({}, {})
+    if len(paths) == 1:
+        outcome.results[paths[0]] = function(paths[0])
+    else:
+        with progress(len(paths), what) as advance:
+            for path in paths:
+                try:
+                    outcome.results[path] = function(path)
+                except JaxprotError as error:
+                    outcome.failed[str(path)] = str(error)
+                except Exception as error:
+                    if debug:
+                        raise
+                    outcome.failed[str(path)] = f"internal: {type(error).__name__}: {' '.join(str(error).split())}"
+                advance()
+    outcome.seconds = time.perf_counter() - begin
+    report_failures(outcome.failed, len(paths), what)
+    return outcome
+
+
+def report_failures(failed: dict[str, str], total: int, what: str = "structures") -> None:
+    """Lists failed inputs on stderr."""
+    if failed:
+        print(f"jaxprot: {len(failed)} of {total} {what} failed:", file=sys.stderr)
+        for path, message in failed.items():
+            line = message if message.startswith(path) else f"{path}: {message}"
+            print(f"  {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, if that is a terminal; yields the function that advances it by one."""
+    if total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
