@@ -133,7 +133,7 @@ def inspect(options: InspectOptions) -> int:
     if not found.matches:
         print("can be read by: no system of this version")
     for name, reason in found.reasons.items():
-        print(f"  not {name}: {reason.removeprefix(f'{path}: ')}")
+        print(f"  not {name}: {reason}")
     return 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxprot.core.errors import CheckpointError
 
 Transform = Callable[[np.ndarray], np.ndarray] | str | None
+_KINDS = ("missing", "unexpected", "of wrong shape", "not finite", "filled twice")
 _SHOWN = 12  # lines of each kind in an error
 
 
@@ -33,11 +34,11 @@ class Rule:
             if len(self.target) != len(self.transform):
                 raise ValueError(f"rule {self.pattern!r}: {len(self.target)} targets, {len(self.transform)} transforms")
 
-    def apply(self, key: str, array: np.ndarray) -> list[tuple[str, np.ndarray]] | None:
-        """Our names and arrays for a tensor of the file; None if the pattern does not match its name."""
+    def apply(self, key: str, array: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Our names and arrays for a tensor whose name the pattern matches."""
         match = re.fullmatch(self.pattern, key)
         if match is None:
-            return None
+            raise ValueError(f"{key} does not match {self.pattern}")
         targets = self.target if isinstance(self.target, tuple) else (self.target,)
         transforms = self.transform if isinstance(self.transform, tuple) else (self.transform,) * len(targets)
         return [(match.expand(t), _transformed(array, f)) for t, f in zip(targets, transforms, strict=True)]
@@ -112,58 +113,79 @@ def fill(
     Raises:
       CheckpointError: lists all missing, unexpected, wrongly shaped and non-finite tensors.
     """
-    ignored = tuple(re.compile(pattern) for pattern in ignored)
-    filled: dict[str, np.ndarray] = {}
-    origin: dict[str, str] = {}
-    unexpected, shapes, broken, repeated = [], [], [], []
-    for key, array in tensors.items():
-        if any(pattern.fullmatch(key) for pattern in ignored):
-            continue
-        array = np.asarray(array)
-        try:
-            parts = next((part for part in (rule.apply(key, array) for rule in rules) if part is not None), None)
-        except (ValueError, IndexError) as error:
-            shapes.append(f"{key}  {array.shape} cannot be rearranged ({error})")
-            continue
-        if parts is None:
-            unexpected.append(f"{key}  {array.shape}")
-            continue
-        for name, value in parts:
-            if name not in expected:
-                unexpected.append(f"{key}  {array.shape}  (would be {name})")
-            elif name in filled:
-                repeated.append(f"{name}  (from {origin[name]} and {key})")
-            elif value.shape != _shape(expected[name]):
-                shapes.append(f"{name}  {value.shape}, expected {_shape(expected[name])}  (from {key})")
-                filled[name], origin[name] = value, key
-            else:
-                value = _single(value)
-                if value.dtype.kind == "f" and not np.isfinite(value).all():
-                    broken.append(f"{name}  (from {key})")
-                filled[name], origin[name] = value, key
-    missing = []
-    for name in expected:
+    filled, problems, _ = _rename(tensors, rules, ignored)
+    for name in [name for name in filled if name not in expected]:
+        key, array = filled.pop(name)
+        problems["unexpected"].append(f"{key}  {array.shape}  (would be {name})")
+    for name, shape in expected.items():
         if name not in filled:
             foreign = next((key for key in (rule.origin(name) for rule in rules) if key), None)
-            missing.append(f"{name}  (from {foreign})" if foreign else name)
-    groups = [
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of wrong shape", shapes),
-        ("not finite", broken),
-        ("filled twice", repeated),
-    ]
-    if any(lines for _, lines in groups):
-        raise CheckpointError(_message(source, groups))
-    return {name: filled[name] for name in expected}
+            problems["missing"].append(f"{name}  (from {foreign})" if foreign else name)
+        elif filled[name][1].shape != _shape(shape):
+            key, array = filled[name]
+            problems["of wrong shape"].append(f"{name}  {array.shape}, expected {_shape(shape)}  (from {key})")
+    _refuse(source, problems)
+    return {name: filled[name][1] for name in expected}
 
 
-def _message(source: str, groups: list[tuple[str, list[str]]]) -> str:
-    present = [(kind, lines) for kind, lines in groups if lines]
+def rename(
+    tensors: Mapping[str, np.ndarray], rules: Sequence[Rule], ignored: Iterable[str] = (), source: str = "file"
+) -> dict[str, np.ndarray]:
+    """As `fill`, where the sizes of our parameters are not known: every tensor and every rule must find its match.
+
+    Raises:
+      CheckpointError: lists all tensors without a rule, rules without a tensor, and non-finite tensors.
+    """
+    filled, problems, unused = _rename(tensors, rules, ignored)
+    problems["missing"] += [rule.pattern.replace("\\.", ".") for rule in unused]
+    _refuse(source, problems)
+    return {name: array for name, (_, array) in filled.items()}
+
+
+def _rename(
+    tensors: Mapping[str, np.ndarray], rules: Sequence[Rule], ignored: Iterable[str]
+) -> tuple[dict[str, tuple[str, np.ndarray]], dict[str, list[str]], list[Rule]]:
+    """Our name -> (name in the file, array); what went wrong; rules that matched nothing."""
+    skipped = tuple(re.compile(pattern) for pattern in ignored)
+    filled: dict[str, tuple[str, np.ndarray]] = {}
+    problems: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+    unused = dict.fromkeys(rules)
+    for key, array in tensors.items():
+        if any(pattern.fullmatch(key) for pattern in skipped):
+            continue
+        array = np.asarray(array)
+        rule = next((rule for rule in rules if re.fullmatch(rule.pattern, key)), None)
+        if rule is None:
+            problems["unexpected"].append(f"{key}  {array.shape}")
+            continue
+        unused.pop(rule, None)
+        try:
+            parts = rule.apply(key, array)
+        except (ValueError, IndexError) as error:
+            problems["of wrong shape"].append(f"{key}  {array.shape} cannot be rearranged ({error})")
+            continue
+        for name, value in parts:
+            if name in filled:
+                problems["filled twice"].append(f"{name}  (from {filled[name][0]} and {key})")
+                continue
+            value = _single(value)
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                problems["not finite"].append(f"{name}  (from {key})")
+            filled[name] = key, value
+    return filled, problems, list(unused)
+
+
+def _refuse(source: str, problems: Mapping[str, list[str]]) -> None:
+    if any(problems.values()):
+        raise CheckpointError(_message(source, problems))
+
+
+def _message(source: str, problems: Mapping[str, list[str]]) -> str:
+    present = [(kind, lines) for kind, lines in problems.items() if lines]
+    counts = [f"{len(lines)} {kind}" for kind, lines in present]
     first = len(present[0][1])
-    counts = ", ".join(f"{len(lines)} {kind}" for kind, lines in present)
-    counts = counts.replace(f"{first} ", f"{first} tensor{'s' if first != 1 else ''} ", 1)
-    text = [f"{source}: {counts}"]
+    counts[0] = counts[0].replace(" ", " tensor " if first == 1 else " tensors ", 1)
+    text = [f"{source}: {', '.join(counts)}"]
     for kind, lines in present:
         text += [f"  {kind:<14} {line}" for line in lines[:_SHOWN]]
         if len(lines) > _SHOWN:

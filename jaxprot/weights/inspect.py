@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.io.outputs import sha256
 from jaxprot.weights import portable, registry, torch_file
+from jaxprot.weights.convert import rename
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Match:
 
     Attributes:
       system: its name.
-      converter: `module:function` for a foreign layout, empty for our own.
+      converter: `module:TABLE` for a foreign layout, empty for our own.
     """
 
     system: str
@@ -35,7 +37,7 @@ class Examined:
       tensors: name -> array.
       header: our header; for a foreign file the plain values beside its tensors.
       matches: systems that can read it.
-      reasons: converter -> why it cannot.
+      reasons: table -> why it does not fit.
     """
 
     path: Path
@@ -74,7 +76,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], dict[str,
 
 
 def examine(path: str | os.PathLike) -> Examined:
-    """Reads a file and tries every known converter on it.
+    """Reads a file and tries every known table on it.
 
     Raises:
       InputError: no such file.
@@ -88,9 +90,10 @@ def examine(path: str | os.PathLike) -> Examined:
     reasons: dict[str, str] = {}
     for name, system in converters().items():
         try:
-            registry.converter(name)(tensors, source=str(path))
+            rules, ignored = registry.table(name)
+            rename(tensors, rules, ignored, source=str(path))
         except CheckpointError as error:
-            reasons[name] = str(error).partition("\n")[0]
+            reasons[name] = _reason(path, error)
         except ImportError as error:
             reasons[name] = f"not in this installation ({error})"
         else:
@@ -99,7 +102,7 @@ def examine(path: str | os.PathLike) -> Examined:
 
 
 def converters() -> dict[str, str]:
-    """Every registered converter -> its system."""
+    """Every registered table of rules -> its system."""
     return {entry.converter: entry.system for entry in registry.entries().values() if entry.converter}
 
 
@@ -109,7 +112,7 @@ def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | No
     Args:
       path: official `.pt`, `.pth` or `.ckpt` file.
       target: `.safetensors` file to write.
-      system: whose converter to use; by default the one that fits.
+      system: whose tables to try; by default all.
 
     Returns:
       The header written.
@@ -118,29 +121,31 @@ def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | No
       InputError: no such file or system.
       CheckpointError: damaged, refused, or of another model (every misfit is listed).
     """
-    from jaxprot.io.outputs import sha256
-
     path = Path(path)
-    _, tensors, _ = read(path)
+    _, tensors, values = read(path)
     names = {name: of for name, of in converters().items() if system is None or of == system}
     if not names:
         raise InputError(f"no converter for system {system!r}; known: {', '.join(sorted(set(converters().values())))}")
-    failures = []
+    failures: dict[str, CheckpointError] = {}
     for name, of in names.items():
+        rules, ignored = registry.table(name)
         try:
-            ours, header = registry.converter(name)(tensors, source=str(path))
+            ours = rename(tensors, rules, ignored, source=str(path))
         except CheckpointError as error:
-            failures.append(str(error))
+            failures[name] = error
             continue
         header = {
             "system": of,
-            **header,
-            "source": {"file": path.name, "sha256": sha256(path)},
             "converter": name,
+            "source": {"file": path.name, "sha256": sha256(path), "values": values},
         }
         portable.save(target, ours, header)
         return header
     if len(failures) == 1:
-        raise CheckpointError(failures[0])
-    detail = "\n".join(f"  {name}: {text.partition(chr(10))[0]}" for name, text in zip(names, failures, strict=True))
-    raise CheckpointError(f"{path}: fits no system\n{detail}\n`jaxprot weights inspect` lists its keys.")
+        raise next(iter(failures.values()))
+    reasons = [f"  {name}: {_reason(path, error)}" for name, error in failures.items()]
+    raise CheckpointError("\n".join([f"{path}: fits no system", *reasons, "`jaxprot weights inspect` lists its keys."]))
+
+
+def _reason(path: Path, error: CheckpointError) -> str:
+    return str(error).partition("\n")[0].removeprefix(f"{path}: ")

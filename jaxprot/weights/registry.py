@@ -10,12 +10,11 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jaxprot.core.errors import CheckpointError, DownloadError, InputError
 from jaxprot.io.outputs import sha256, write_text
+from jaxprot.weights.convert import Rule
 
 _HERE = Path(__file__).parent
 _TIMEOUT = 30  # seconds without a byte
@@ -35,7 +34,7 @@ class Entry:
       url: where a published file is fetched.
       sha256: hash of the file, where known.
       megabytes: about how large, where known.
-      converter: `module:function` from the file's tensors to ours; empty for files in our own layout.
+      converter: `module:TABLE`, the rules from the file's names to ours; empty for files in our own layout.
     """
 
     name: str
@@ -223,7 +222,8 @@ def _quiet(logger: logging.Logger):
         logger.setLevel(level)
 
 
-def converter(name: str) -> Callable[..., Any]:
-    """The function behind `module:function`, imported when it is needed."""
+def table(name: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """Rules, and patterns of names to ignore, behind `module:TABLE`; the module is imported when it is needed."""
     module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found = importlib.import_module(module)
+    return tuple(getattr(found, attribute)), tuple(getattr(found, "IGNORED", ()))
