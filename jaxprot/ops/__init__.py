@@ -1,0 +1,1 @@
+"""Jittable numerics without parameters, shared by the systems."""
