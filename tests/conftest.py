@@ -1,5 +1,6 @@
 """Fixtures for every test, and the platform that they run on."""
 
+import importlib.util
 import lzma
 import os
 from collections.abc import Callable
@@ -81,6 +82,15 @@ def golden_checkpoint(goldens, tmp_path_factory) -> Callable[[str], Path]:
         return target
 
     return path
+
+
+@pytest.fixture(scope="session")
+def writer():
+    """The module `torch_writer.py`: writes checkpoints in PyTorch's layouts, good and bad ones."""
+    spec = importlib.util.spec_from_file_location("torch_writer", Path(__file__).with_name("torch_writer.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

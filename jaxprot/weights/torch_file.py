@@ -288,6 +288,8 @@ class _Archive:
             raise InputError(f"{path}: no such file") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except Exception as error:  # NotImplementedError, UnicodeDecodeError, struct.error, ...
+            raise CheckpointError(f"{path}: the archive's index is damaged ({error}); {_AGAIN}") from error
         names = self.zip.namelist()
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(pickles) != 1:
