@@ -122,7 +122,7 @@ class MutationTable:
 
 
 def read_mutation_table(path: str | os.PathLike) -> MutationTable:
-    """Reads columns `structure`, `mutation`, optionally `chain` and `ddg` (kcal/mol), and any others, from csv or parquet.
+    """Reads columns `structure`, `mutation`, optionally `chain` and `ddg` (kcal/mol), and any others.
 
     Args:
       path: `.csv`, `.csv.gz`, `.tsv` or `.parquet`.

@@ -21,7 +21,8 @@ SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", "
 """File names that a folder of structures is searched for."""
 
 # A character that no number has, inside the 24 columns of x, y, z. gemmi would read '3x.142' as 3 and '***.***' as 0.
-_BAD_COORDINATE = re.compile(rb"^(?:ATOM  |HETATM)[^\n]{24}[ 0-9.+\-NnAa]{0,23}[^ 0-9.+\-NnAa\r\n][^\r\n]*", re.MULTILINE)
+_ODD_COORDINATE = re.compile(rb"^(?:ATOM  |HETATM)[^\n]{24}[ 0-9.+\-]{0,23}[^ 0-9.+\-\r\n][^\r\n]*", re.MULTILINE)
+_NUMBERS = re.compile(rb"(?:[ 0-9.+\-]|\bnan\b)*", re.IGNORECASE)
 _CIF_START = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:\s|#[^\n]*\n)*data_", re.IGNORECASE)
 
 
@@ -194,8 +195,9 @@ def _coordinate_block(document: Any, source: str) -> Any:
 
 
 def _check_coordinates(data: bytes, source: str) -> None:
-    found = _BAD_COORDINATE.search(data)
-    if found:
+    for found in _ODD_COORDINATE.finditer(data):
+        if _NUMBERS.fullmatch(found.group()[30:54]):
+            continue
         line = data.count(b"\n", 0, found.start()) + 1
         shown = found.group()[:54].decode("ascii", "replace")
         raise InputError(f"{source}, line {line}: coordinates cannot be read in {shown!r}; is the file damaged?")

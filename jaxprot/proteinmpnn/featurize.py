@@ -19,7 +19,7 @@ from jaxprot.core.structure import Structure, check_chains, describe_chains
 log = logging.getLogger(__name__)
 
 MAX_GAP = 1000
-"""Longest run of missing residue numbers that is filled; a longer one is an error of the file or a trick of numbering."""
+"""Longest run of missing residue numbers that is filled; a longer one is damage or a trick of numbering."""
 
 _COMPAT_CHAINS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _PEPTIDE_BOND = 2.0  # Å; a C-N bond is 1.33 Å, strained models reach 1.7 Å
@@ -279,7 +279,9 @@ def _parse_chain(structure: Structure, name: str, compat: bool, ca_only: bool) -
         resid=all_resid,
         icode=all_icode,
         present=present,
-        resn_list=tuple(f"{n}{c}" for n, c in zip(structure.resid[rows][in_file_order], icode[in_file_order], strict=True)),
+        resn_list=tuple(
+            f"{n}{c}" for n, c in zip(structure.resid[rows][in_file_order], icode[in_file_order], strict=True)
+        ),
     )
     if not compat:
         complete = np.isfinite(xyz[:, 1]).all(1) if ca_only else chain.mask
@@ -347,8 +349,8 @@ def _fill_gaps(source: str, chain: str, resid: np.ndarray) -> tuple[np.ndarray, 
     if len(step) and missing.max() > MAX_GAP:
         at = int(missing.argmax())
         raise InputError(
-            f"{source}: chain {chain!r} jumps from residue {resid[at]} to {resid[at + 1]}; {missing[at]} missing residues "
-            f"are more than the {MAX_GAP} that are filled. Renumber the residues, or give the part as a chain of its own"
+            f"{source}: chain {chain!r} jumps from residue {resid[at]} to {resid[at + 1]}; {missing[at]} missing numbers "
+            f"are more than the {MAX_GAP} that are filled. Renumber the residues, or make that part a chain of its own"
         )
     if missing.sum() > 10 * MAX_GAP:
         raise InputError(
