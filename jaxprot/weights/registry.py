@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from jaxprot.core.errors import CheckpointError, DownloadError, InputError
 from jaxprot.io.outputs import sha256, write_text
@@ -171,7 +172,7 @@ def _download(entry: Entry, path: Path, pin: Path) -> None:
         ) from error
     try:
         with _quiet(pooch.get_logger()):
-            downloader = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
+            downloader: Any = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
             got = pooch.retrieve(entry.url, known_hash=None, fname=path.name, path=folder, downloader=downloader)
         fresh = Path(got)
         _look(entry, fresh, by_hand)

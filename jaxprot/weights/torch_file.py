@@ -214,7 +214,7 @@ class _NumpyType:
         dtype = np.dtype(str(self.code))
         if dtype.hasobject or dtype.names is not None:
             raise pickle.UnpicklingError(f"numpy data type {self.code!r}")
-        return dtype.newbyteorder(self.order) if self.order in "<>" else dtype
+        return dtype.newbyteorder(self.order) if self.order in ("<", ">") else dtype  # type: ignore[arg-type]
 
 
 class _NumpyArray:
