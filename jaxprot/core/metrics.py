@@ -165,7 +165,8 @@ def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape[-1:] != y.shape[-1:]:
         raise ValueError(f"arrays of {x.shape} and {y.shape} cannot be compared: last axes differ")
-    return tuple(np.broadcast_arrays(x, y))
+    x, y = np.broadcast_arrays(x, y)
+    return x, y
 
 
 def _mean(values: np.ndarray, then: Callable = lambda value: value) -> np.ndarray | float:

@@ -4,6 +4,7 @@ Numbers are author numbers of the file, with insertion code; letters are one-let
 """
 
 import dataclasses
+import math
 import os
 import re
 from typing import TYPE_CHECKING
@@ -47,10 +48,10 @@ def parse_mutation(text: str) -> Mutation:
     Raises:
       InputError: the text is no substitution of one of the twenty amino acids; the message shows the form.
     """
-    mutations = parse_mutations(text)
-    if len(mutations) > 1:
-        raise InputError(f"{text!r} names {len(mutations)} mutations where one is expected")
-    return mutations[0]
+    first, *others = parse_mutations(text)
+    if others:
+        raise InputError(f"{text!r} names {1 + len(others)} mutations where one is expected")
+    return first
 
 
 def parse_mutations(text: str) -> tuple[Mutation, ...]:
@@ -78,12 +79,11 @@ def parse_mutations(text: str) -> tuple[Mutation, ...]:
             chain = part
         else:
             raise InputError(f"{text!r} is no mutation; {_FORMS}")
-    if chain is not None or not out:
+    if chain is not None or len(out) == 0:
         raise InputError(f"{text!r} is no mutation; {_FORMS}")
     sites = [(mutation.chain, mutation.resid, mutation.icode) for mutation in out]
-    twice = next((site for site in sites if sites.count(site) > 1), None)
-    if twice:
-        raise InputError(f"{text!r} mutates residue {twice[1]}{twice[2]} twice")
+    for _, resid, icode in {site for site in sites if sites.count(site) > 1}:
+        raise InputError(f"{text!r} mutates residue {resid}{icode} twice")
     return tuple(out)
 
 
@@ -170,15 +170,20 @@ def read_mutation_table(path: str | os.PathLike) -> MutationTable:
 
 def _read_ddg(frame: "pandas.DataFrame") -> list[str]:
     """Turns the `ddg` column into numbers in place (empty = NaN) and names the rows that are none."""
-    import pandas
-
     if "ddg" not in frame:
         return []
-    text = frame["ddg"].fillna("").astype(str).str.strip()
-    numbers = pandas.to_numeric(text, errors="coerce")
-    bad = numbers.isna() & ~text.str.lower().isin(["", "nan", "na"])
-    frame["ddg"] = numbers.astype(float)
-    return [f"line {row + 2}: ddg {text[row]!r} is no number" for row in text.index[bad]]
+    numbers, problems = [], []
+    for row, value in enumerate(frame["ddg"].tolist(), start=2):
+        text = "" if value is None else str(value).strip()
+        try:
+            number = float(text) if text.lower() not in ("", "na", "<na>") else math.nan
+        except ValueError:
+            number = math.inf
+        if math.isinf(number):
+            problems.append(f"line {row}: ddg {text!r} is no number")
+        numbers.append(number)
+    frame["ddg"] = numbers
+    return problems
 
 
 def _read_frame(path: str | os.PathLike) -> "pandas.DataFrame":

@@ -54,7 +54,7 @@ class BackboneChain:
     @property
     def mask(self) -> np.ndarray:
         """(L,) bool, True where all four backbone atoms are there."""
-        return np.isfinite(self.xyz).all((1, 2))
+        return np.asarray(np.isfinite(self.xyz).all((1, 2)))
 
     def index(self, resid: int, icode: str = "") -> int:
         """Returns the 0-based gap-filled position of an author residue number.
@@ -220,7 +220,7 @@ def featurize(
     return Features(
         X=np.where(finite, xyz, np.float32(0)),
         S=residues.encode("".join(chain.sequence for chain in ordered)).astype(np.int32),
-        mask=finite.all((1, 2)).astype(np.float32),
+        mask=np.asarray(finite.all((1, 2)), np.float32),
         residue_idx=(100 * (number - 1) + np.arange(len(number))).astype(np.int32),
         chain_encoding=number,
         design=design,
@@ -229,8 +229,10 @@ def featurize(
 
 def pad_features(features: Features, length: int) -> Features:
     """Pads to `length` residues that no real one sees (mask 0, S `X`, residue_idx -100, chain 0, not designed)."""
-    fill = Features(X=0, S=residues.UNKNOWN, mask=0, residue_idx=-100, chain_encoding=0, design=0)
-    return Features(*(buckets.pad_to(array, length, value) for array, value in zip(features, fill, strict=True)))
+    fill = {"S": residues.UNKNOWN, "residue_idx": -100}
+    return Features(**{
+        name: buckets.pad_to(array, length, fill.get(name, 0)) for name, array in features._asdict().items()
+    })  # fmt: skip
 
 
 class _NoBackbone(InputError):
@@ -349,8 +351,9 @@ def _fill_gaps(source: str, chain: str, resid: np.ndarray) -> tuple[np.ndarray, 
     if len(step) and missing.max() > MAX_GAP:
         at = int(missing.argmax())
         raise InputError(
-            f"{source}: chain {chain!r} jumps from residue {resid[at]} to {resid[at + 1]}; {missing[at]} missing numbers "
-            f"are more than the {MAX_GAP} that are filled. Renumber the residues, or make that part a chain of its own"
+            f"{source}: chain {chain!r} jumps from residue {resid[at]} to {resid[at + 1]}; {missing[at]} missing "
+            f"numbers are more than the {MAX_GAP} that are filled. Renumber the residues, or make that part a chain "
+            "of its own"
         )
     if missing.sum() > 10 * MAX_GAP:
         raise InputError(
