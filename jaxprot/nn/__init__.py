@@ -1,0 +1,1 @@
+"""Layers shared by systems, and the runner that compiles them."""

@@ -1,0 +1,275 @@
+"""What a stability prediction gives: arrays with units, and the files users open."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxprot.core.residues import STANDARD
+from jaxprot.core.structure import Structure
+from jaxprot.io.outputs import RunDirectory
+from jaxprot.io.tables import write_table
+from jaxprot.io.viewers import write_bfactor_model, write_view_scripts
+from jaxprot.proteinmpnn.featurize import BackboneChain
+
+if TYPE_CHECKING:
+    import pandas
+
+RANGE = (-1.0, 5.0)
+"""ddG, kcal/mol, that the training data resolve; predictions outside are flagged."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sites:
+    """The residues of a prediction: the chains after one another, their numbering gaps filled.
+
+    Attributes:
+      chains: as parsed.
+      chain: (n,) chain identifier of each residue.
+      resid: (n,) author residue number.
+      icode: (n,) insertion code, '' for none.
+      index: (n,) 0-based place in the gap-filled chain.
+      letter: (n,) one-letter code, '-' for gaps and unknown residues.
+      resolved: (n,) True where N, CA, C and O are known.
+    """
+
+    chains: tuple[BackboneChain, ...]
+    chain: np.ndarray
+    resid: np.ndarray
+    icode: np.ndarray
+    index: np.ndarray
+    letter: np.ndarray
+    resolved: np.ndarray
+
+    @classmethod
+    def of(cls, chains: list[BackboneChain]) -> Sites:
+        """Sites of parsed chains, in their order."""
+        return cls(
+            chains=tuple(chains),
+            chain=np.concatenate([np.full(len(c), c.id, dtype="U16") for c in chains]),
+            resid=np.concatenate([c.resid for c in chains]),
+            icode=np.concatenate([c.icode for c in chains]),
+            index=np.concatenate([np.arange(len(c)) for c in chains]),
+            letter=np.array(list("".join(c.sequence for c in chains))),
+            resolved=np.concatenate([c.mask for c in chains]),
+        )
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(n,) True for residues with a letter: the ones that get values."""
+        return self.letter != "-"
+
+    def flags(self) -> list[list[str]]:
+        """Doubts about each residue, whatever the mutation."""
+        gap = self.letter == "-"
+        ends = self.index == 0
+        before = np.concatenate([[False], gap[:-1]]) & ~ends
+        after = np.concatenate([gap[1:], [False]]) & ~np.concatenate([ends[1:], [True]])
+        out = []
+        for resolved, beside, letter in zip(self.resolved, before | after, self.letter, strict=True):
+            doubts = []
+            if not resolved:
+                doubts.append("missing_backbone")
+            if beside:
+                doubts.append("gap_neighbour")
+            if letter == "C":
+                doubts.append("cysteine")
+            out.append(doubts)
+        return out
+
+    def label(self, i: int) -> str:
+        """Author number with insertion code."""
+        return f"{self.resid[i]}{self.icode[i]}"
+
+
+def value_flags(ddg: float | np.ndarray, mutants: str) -> list[str]:
+    """Doubts about a value: a new cysteine, or a prediction outside the range of the training data."""
+    doubts = ["cysteine"] if "C" in mutants else []
+    if np.isfinite(ddg) and not RANGE[0] <= ddg <= RANGE[1]:
+        doubts.append("outside_training_range")
+    return doubts
+
+
+def _joined(*groups: list[str]) -> str:
+    return ";".join(dict.fromkeys(flag for group in groups for flag in group))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """Site-saturation scan of a structure.
+
+    Attributes:
+      name: of the structure.
+      structure: what was read.
+      sites: its residues.
+      ddg: (n, 20) kcal/mol in the order ACDEFGHIKLMNPQRSTVWY, positive = destabilising; 0 for the wild type, NaN for
+        gaps.
+      sd: (n, 20) kcal/mol, uncertainty of each value (one standard deviation); NaN where not estimated.
+    """
+
+    name: str
+    structure: Structure
+    sites: Sites
+    ddg: np.ndarray
+    sd: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(n,) mean ddG of the 19 substitutions of each residue, kcal/mol; NaN for gaps."""
+        return np.where(self.sites.predicted, np.nansum(self.ddg, axis=1) / 19, np.nan)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Columns of `scan.csv`: 20 rows for each residue with a letter."""
+        s, rows = self.sites, np.flatnonzero(self.sites.predicted)
+        ddg, flags = self.ddg[rows], s.flags()
+        outside = (ddg < RANGE[0]) | (ddg > RANGE[1])
+        flag = []
+        for r, out in zip(rows, outside, strict=True):
+            for letter, far in zip(STANDARD, out, strict=True):
+                if letter == s.letter[r]:
+                    flag.append(_joined(flags[r]))
+                else:
+                    flag.append(
+                        _joined(
+                            flags[r],
+                            ["cysteine"] if letter == "C" else [],
+                            ["outside_training_range"] if far else [],
+                        )
+                    )
+        each = np.repeat(rows, 20)
+        return {
+            "chain": s.chain[each],
+            "resid": s.resid[each],
+            "icode": s.icode[each],
+            "index": s.index[each],
+            "wt": s.letter[each],
+            "mut": np.tile(np.array(list(STANDARD)), len(rows)),
+            "ddg_kcal_mol": ddg.reshape(-1),
+            "flag": np.array(flag, dtype=object),
+        }
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """`columns` and the uncertainty as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame({**self.columns(), "sd_kcal_mol": self.sd[self.sites.predicted].reshape(-1)})
+
+    def plot(self, path: str | os.PathLike) -> None:
+        """Writes the 20 x n heatmap."""
+        from jaxprot.plots.heatmap import heatmap
+
+        s = self.sites
+        heatmap(
+            self.ddg,
+            "".join(s.letter),
+            [s.label(i) for i in range(len(s.letter))],
+            path,
+            title=self.name,
+            chains=list(s.chain),
+        )
+
+    def write_structure(self, path: str | os.PathLike) -> None:
+        """Writes the structure with the mean ddG of each residue in the B-factor column."""
+        s = self.structure.first_model()
+        value = {
+            (str(c), int(r), str(i)): float(v)
+            for c, r, i, v in zip(self.sites.chain, self.sites.resid, self.sites.icode, self.mean, strict=True)
+            if np.isfinite(v)
+        }
+        keys = zip(s.chain_id[s.res_chain], s.resid, s.icode, s.letters, strict=True)
+        values = [0.0 if x == "X" else value.get((str(c), int(r), str(i)), 0.0) for c, r, i, x in keys]
+        write_bfactor_model(s, np.array(values), path)
+
+    def write(self, directory: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> pathlib.Path:  # noqa: A002
+        """Writes `scan`, `uncertainty` (tables), `heatmap.png`, `ddg.pdb`, `view.pml` and `view.cxc`.
+
+        Raises:
+          OutputError: the folder already holds results (and not `overwrite`), or cannot be written.
+        """
+        directory = RunDirectory(directory, overwrite).folder()
+        columns = self.columns()
+        write_table(columns, directory / "scan", format)
+        if np.isfinite(self.sd).any():
+            sd = self.sd[self.sites.predicted].reshape(-1)
+            kept = {k: columns[k] for k in ("chain", "resid", "icode", "index", "wt", "mut", "ddg_kcal_mol")}
+            write_table({**kept, "sd_kcal_mol": sd}, directory / "uncertainty", format)
+        self.plot(directory / "heatmap.png")
+        model = "ddg.pdb"
+        if max(map(len, self.structure.chain_id), default=1) > 1 or self.structure.n_atoms > 99_999:
+            model = "ddg.cif"  # what the PDB format cannot hold
+        self.write_structure(directory / model)
+        finite = self.mean[np.isfinite(self.mean)]
+        limit = max(0.5, float(np.percentile(np.abs(finite), 95))) if len(finite) else 1.0
+        write_view_scripts(directory, model, -limit, limit, "mean ddG of the 19 substitutions, kcal/mol")
+        return directory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mutants:
+    """Predicted ddG of a list of mutations of one structure.
+
+    Attributes:
+      name: of the structure.
+      ddg: (m,) kcal/mol, positive = destabilising; NaN for entries in `errors`.
+      sd: (m,) kcal/mol uncertainty.
+      flag: (m,) doubts, joined by ';'. `additive` marks sums of single mutations.
+    """
+
+    name: str
+    ddg: np.ndarray
+    sd: np.ndarray
+    flag: list[str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Doubles:
+    """Double mutants of a structure.
+
+    Attributes:
+      name: of the structure.
+      sites: its residues.
+      mode: `additive` or `epistatic`.
+      positions: (p, 2) residues, the first before the second.
+      mutants: (p, 2) letters as indices into ACDEFGHIKLMNPQRSTVWY.
+      distance: (p,) CA-CA distance in Å.
+      ddg: (p,) kcal/mol, positive = destabilising.
+    """
+
+    name: str
+    sites: Sites
+    mode: str
+    positions: np.ndarray
+    mutants: np.ndarray
+    distance: np.ndarray
+    ddg: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Columns of `doubles.csv`."""
+        s, letters = self.sites, np.array(list(STANDARD))
+        out: dict[str, np.ndarray] = {}
+        for side in (0, 1):
+            at, n = self.positions[:, side], side + 1
+            out |= {
+                f"chain{n}": s.chain[at],
+                f"resid{n}": s.resid[at],
+                f"icode{n}": s.icode[at],
+                f"wt{n}": s.letter[at],
+                f"mut{n}": letters[self.mutants[:, side]],
+            }
+        return {**out, "ca_distance": self.distance, "ddg_kcal_mol": self.ddg}
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """`columns` as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame(self.columns())
+
+    def write(self, directory: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> pathlib.Path:  # noqa: A002
+        """Writes the table `doubles`."""
+        directory = RunDirectory(directory, overwrite).folder()
+        write_table(self.columns(), directory / "doubles", format)
+        return directory
