@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +68,10 @@ def start(common: Common) -> None:
     """
     if common.device != "auto":
         os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(common.device, common.device)
+    if not common.debug:
+        # Each program from the cache makes XLA complain in pages about two tuning hints that it takes for features of
+        # the processor; the folder below is never shared by different processors.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if common.compile_cache == "off":
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         return
@@ -74,7 +80,7 @@ def start(common: Common) -> None:
             return
         from jaxprot.weights.registry import cache_directory
 
-        folder = cache_directory() / "xla"
+        folder = cache_directory() / "xla" / processor()
     else:
         folder = Path(common.compile_cache).expanduser().absolute()
     try:
@@ -87,6 +93,17 @@ def start(common: Common) -> None:
     # Kept however short the compilation was: all the small programs together are most of a start.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def processor() -> str:
+    """A short name for the kind of processor.
+
+    Programs compiled for one kind can crash on another, and home folders are shared between machines of a cluster.
+    """
+    kind = f"{platform.machine()} {platform.processor()}"
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        kind = next(line for line in file if line.startswith(("flags", "Features")))
+    return f"{platform.machine()}-{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
 
 
 def expand(inputs: Iterable[Path], suffixes: Sequence[str] = STRUCTURE_SUFFIXES) -> list[Path]:

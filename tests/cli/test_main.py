@@ -53,7 +53,7 @@ def fake(monkeypatch):
     module.run = run
     monkeypatch.setitem(sys.modules, "fake_command", module)
     monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command:run", "a test"))
-    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PLATFORMS"):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PLATFORMS", "TF_CPP_MIN_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name in ("MIN_COMPILE_TIME_SECS", "MIN_ENTRY_SIZE_BYTES"):
@@ -161,8 +161,9 @@ def test_command_that_this_version_lacks(monkeypatch, capsys):
 def test_compilation_cache_is_switched_on_unless_off(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXPROT_CACHE", str(tmp_path / "cache"))
     cli.main(["fake"])
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cache" / "xla")
-    assert (tmp_path / "cache" / "xla").is_dir()
+    folder = tmp_path / "cache" / "xla" / options.processor()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder)
+    assert folder.is_dir()
     assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
     cli.main(["fake", "--compile-cache", str(tmp_path / "own")])
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "own")
@@ -177,6 +178,27 @@ def test_cache_folder_that_cannot_be_made(fake, tmp_path, monkeypatch, capsys):
     assert cli.main(["fake"]) == 0  # a convenience only
     assert cli.main(["fake", "--compile-cache", str(tmp_path / "file" / "x")]) == 2
     assert "--compile-cache" in capsys.readouterr().err
+
+
+def test_second_start_compiles_nothing_and_is_quiet(tmp_path):
+    code = f"""
+from jaxprot.cli import options
+options.start(options.Common(compile_cache={str(tmp_path)!r}))
+import jax, jax.numpy as jnp
+print(jax.jit(lambda x: jnp.sort(jnp.sin(x) @ x).sum())(jnp.ones((50, 50))))
+"""
+    first, second = (
+        (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120),
+            set(os.listdir(tmp_path)),
+        )
+        for _ in range(2)
+    )
+    assert any(name.endswith("-cache") for name in first[1])
+    assert first[1] == second[1]
+    assert [done.returncode for done, _ in (first, second)] == [0, 0]
+    assert first[0].stdout == second[0].stdout
+    assert (first[0].stderr, second[0].stderr) == ("", "")
 
 
 def test_folders_stand_for_their_structures(tmp_path):
