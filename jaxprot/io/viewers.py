@@ -57,23 +57,25 @@ def write_view_scripts(
         lo, hi = centre - 1.0, centre + 1.0
     middle = (lo + hi) / 2
     name = Path(model_file).name.partition(".")[0]
-    pml = f"""# PyMOL: open this file from its folder (`pymol view.pml`). Colours: {label}, {lo:g} blue to {hi:g} red.
+    pml = f"""# PyMOL: open this file from its folder (`pymol view.pml`).
+# Colours: {label}, {lo:.4g} blue to {hi:.4g} red.
 load {model_file}, {name}
 hide everything, {name}
 show cartoon, {name}
 show sticks, {name} and hetatm and not solvent
-spectrum b, blue_white_red, {name}, minimum={lo:g}, maximum={hi:g}
-ramp_new {name}_scale, none, [{lo:g}, {middle:g}, {hi:g}], [blue, white, red]
+spectrum b, blue_white_red, {name}, minimum={lo:.4g}, maximum={hi:.4g}
+ramp_new {name}_scale, none, [{lo:.4g}, {middle:.4g}, {hi:.4g}], [blue, white, red]
 set cartoon_fancy_helices, 1
 bg_color white
 orient {name}
 """
-    cxc = f"""# ChimeraX: open this file. Colours: {label}, {lo:g} blue to {hi:g} red.
+    cxc = f"""# ChimeraX: open this file.
+# Colours: {label}, {lo:.4g} blue to {hi:.4g} red.
 open {model_file}
 hide atoms
 show cartoons
-color byattribute bfactor palette {lo:g},blue:{middle:g},white:{hi:g},red
-key blue:{lo:g} white:{middle:g} red:{hi:g} pos 0.35,0.05 size 0.3,0.03
+color byattribute bfactor palette {lo:.4g},blue:{middle:.4g},white:{hi:.4g},red
+key blue:{lo:.4g} white:{middle:.4g} red:{hi:.4g} pos 0.35,0.05 size 0.3,0.03
 2dlabels text "{label.replace('"', "'")}" xpos 0.35 ypos 0.11 size 18
 set bgColor white
 lighting soft
