@@ -178,8 +178,8 @@ def write_parsed_jsonl(structures: Mapping[str, Sequence[BackboneChain]], path: 
     for name, chains in structures.items():
         entry: dict[str, Any] = {}
         for chain in chains:
-            # float32 as the shortest text that gives the same float32 back
-            xyz = np.vectorize(lambda v: float(str(v)), otypes=[float])(chain.xyz.astype(np.float32))
+            # Through the shortest text that gives the same float32 back: 27.113 and not 27.113000869750977.
+            xyz = chain.xyz.astype(np.float32).astype("U32").astype(float)
             entry[f"seq_chain_{chain.id}"] = chain.sequence
             entry[f"coords_chain_{chain.id}"] = {
                 f"{atom}_chain_{chain.id}": xyz[:, i].tolist() for i, atom in enumerate(BACKBONE)
