@@ -4,9 +4,13 @@ Policy: author numbering and author chain names; every atom, alternate location 
 drop is decided by who uses the structure (`Structure.first_altlocs`, the parser of a system, ...).
 """
 
+import dataclasses
 import gzip
+import itertools
+import logging
 import os
 import re
+import string
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +20,8 @@ import numpy as np
 from jaxprot.core.errors import InputError
 from jaxprot.core.structure import Structure
 from jaxprot.io.outputs import atomic_path
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
 """File names that a folder of structures is searched for."""
@@ -58,6 +64,7 @@ def read_structure(
             parsed = gemmi.read_pdb_string(data)
         parsed.merge_chain_parts()  # the waters and ligands of a chain stand at the end of the file
         flat = gemmi.FlatStructure(parsed)
+        chain_ids = _chain_characters(parsed, flat)
         numbers = [model.num for model in parsed]
     except InputError:
         raise
@@ -66,7 +73,7 @@ def read_structure(
         raise InputError(f"{source}: cannot be read as PDB or mmCIF ({reason}); is the file complete?") from error
     if len(flat.pos) == 0:
         raise InputError(f"{source}: no ATOM records; is this a structure file (PDB or mmCIF)?")
-    structure = _from_flat(flat, name or stem)
+    structure = _from_flat(flat, chain_ids, name or stem)
     if models == "all":
         return structure
     if models == "first":
@@ -77,12 +84,14 @@ def read_structure(
     return structure.select(chosen)
 
 
-def write_structure(structure: Structure, path: str | os.PathLike) -> None:
+def write_structure(structure: Structure, path: str | os.PathLike, *, fit: bool = False) -> None:
     """Writes PDB (`.pdb`, `.ent`) or mmCIF (`.cif`, `.mmcif`), gzipped with a further `.gz`; all or nothing.
 
     Args:
       structure: what to write; coordinates in Å.
       path: target, format by suffix.
+      fit: into a PDB file, write chain names of more than two letters as a free single letter and cut residue names
+        of more than three, instead of an error. For files that are only looked at.
 
     Raises:
       InputError: unknown suffix, or the structure does not fit the PDB format (chain name, coordinate range).
@@ -92,6 +101,7 @@ def write_structure(structure: Structure, path: str | os.PathLike) -> None:
     zipped = path.suffix.lower() == ".gz"
     suffix = Path(path.stem).suffix.lower() if zipped else path.suffix.lower()
     if suffix in (".pdb", ".ent"):
+        structure = _fitted(structure) if fit else structure
         _check_pdb_limits(structure, path)
         text = _pdb_text(structure)
     elif suffix in (".cif", ".mmcif"):
@@ -217,10 +227,30 @@ def _character(chars: np.ndarray) -> np.ndarray:
     return np.where(codes == ord(" "), 0, codes).astype(np.uint32).view("U1")
 
 
-def _from_flat(flat: Any, name: str) -> Structure:
+def _chain_characters(parsed: Any, flat: Any) -> np.ndarray:
+    """(N, 8) int8 chain names; blank chains of several segments (CHARMM, NAMD) get a letter per segment.
+
+    Without this the second copy of a protein would share chain and numbers with the first.
+    """
+    chars = np.ascontiguousarray(flat.chain_ids)
+    blank = chars[:, 0] == 0
+    if not blank.any():
+        return chars
+    segments = [residue.segment for model in parsed for chain in model for residue in chain for _ in residue]
+    found = list(dict.fromkeys(segment for segment, is_blank in zip(segments, blank, strict=True) if is_blank))
+    if len(found) < 2:
+        return chars
+    used = {str(name) for name in _text(chars[~blank], 8)}
+    short = _short_names([*used, *(f"segment {segment}" for segment in found)], keep=8)
+    log.info("blank chains named by segment: %s", {segment: short[f"segment {segment}"] for segment in found})
+    names = np.array([short[f"segment {segment}"] for segment in segments], "S8")
+    return np.where(blank[:, None], names.view(np.int8).reshape(-1, 8), chars)
+
+
+def _from_flat(flat: Any, chain_ids: np.ndarray, name: str) -> Structure:
     """Finds residues and chains as runs of equal labels along gemmi's flat atom arrays."""
     model = np.asarray(flat.model_num, np.int32)
-    raw_chain = np.ascontiguousarray(flat.chain_ids).view(np.int64).reshape(-1)
+    raw_chain = np.ascontiguousarray(chain_ids).view(np.int64).reshape(-1)
     raw_name = np.ascontiguousarray(flat.residue_names).view(np.int64).reshape(-1)
     resnums, icodes, het = np.asarray(flat.resnums), np.asarray(flat.icodes), np.asarray(flat.het_flags)
     new_chain = _changes(model, raw_chain)
@@ -243,7 +273,7 @@ def _from_flat(flat: Any, name: str) -> Structure:
         icode=_character(icodes[starts]),
         hetero=het[starts] == ord("H"),
         res_chain=(np.cumsum(new_chain) - 1)[starts].astype(np.int32),
-        chain_id=_text(flat.chain_ids[chain_starts], 8),
+        chain_id=_text(chain_ids[chain_starts], 8),
     )
 
 
@@ -266,6 +296,25 @@ def _check_pdb_limits(structure: Structure, path: Path) -> None:
     finite = structure.xyz[np.isfinite(structure.xyz)]
     if finite.size and (finite.min() <= -1000 or finite.max() >= 10000):
         raise InputError(f"{path}: coordinates beyond -1000..10000 Å do not fit the PDB format; write .cif")
+
+
+def _fitted(structure: Structure) -> Structure:
+    """Chain and residue names short enough for a PDB file."""
+    names = list(dict.fromkeys(map(str, structure.chain_id)))
+    short = _short_names(names, keep=2)
+    return dataclasses.replace(
+        structure,
+        chain_id=np.array([short[str(name)] for name in structure.chain_id], "U8"),
+        res_name=structure.res_name.astype("U3").astype("U5"),
+    )
+
+
+def _short_names(names: list[str], keep: int) -> dict[str, str]:
+    """Names longer than `keep` letters become free single letters, then pairs; the others stay."""
+    taken = {name for name in names if len(name) <= keep}
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits
+    free = (new for new in (*letters, *map("".join, itertools.product(letters, repeat=2))) if new not in taken)
+    return {name: name if len(name) <= keep else next(free) for name in names}
 
 
 def _pdb_text(structure: Structure) -> str:

@@ -256,6 +256,8 @@ def _parse_chain(structure: Structure, name: str, compat: bool, ca_only: bool) -
 
     site_of_residue = np.full(structure.n_residues, -1)
     site_of_residue[rows] = site_of_row
+    if not compat:
+        _warn_of_copies(structure, name, site_of_residue)
     xyz = np.full((length, 4, 3), np.nan, np.float32)
     atoms, slot = _backbone_atoms(structure, site_of_residue, compat)
     xyz[place[site_of_residue[structure.atom_residue[atoms]]], slot] = structure.xyz[atoms]
@@ -342,6 +344,21 @@ def _bonded(structure: Structure, among: np.ndarray) -> np.ndarray:
         own = structure.atom_residue[ends][:, None] == structure.atom_residue[others][None]
         out[structure.atom_residue[ends[((gap < _PEPTIDE_BOND) & ~own).any(1)]]] = True
     return out
+
+
+def _warn_of_copies(structure: Structure, chain: str, site: np.ndarray) -> None:
+    """Says so when two molecules share a chain name and numbers: only the first is used."""
+    alpha = (structure.atom_name == "CA") & (structure.altloc == "") & (site[structure.atom_residue] >= 0)
+    atoms = np.flatnonzero(alpha)
+    sites = site[structure.atom_residue[atoms]]
+    copies = np.bincount(sites) > 1
+    if copies.any():
+        row = structure.atom_residue[atoms[np.flatnonzero(copies[sites])[0]]]
+        log.warning(
+            "%s: chain %r holds residue %s%s more than once (%d residues in all); the first is used. "
+            "Give every molecule a chain name of its own",
+            structure.name, chain, structure.resid[row], structure.icode[row], int(copies.sum()),
+        )  # fmt: skip
 
 
 def _fill_gaps(source: str, chain: str, resid: np.ndarray) -> tuple[np.ndarray, int]:

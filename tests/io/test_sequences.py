@@ -25,7 +25,8 @@ def test_reading_is_forgiving_where_it_is_safe(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"", "no FASTA records"), (b"ACD\n", "line 1: text before"), (b">a\n>b\nA\n", "record 'a' is empty"),
-     (b">a\nAC1\n", "record 'a' has '1'"), (b"\xff\xfe>a", "not a text file"), (b"\x1f\x8b\x08\x00", "truncated or damaged")],
+     (b">a\nAC1\n", "record 'a' has '1'"), (b"\xff\xfe>a", "not a text file"),
+     (b"\x1f\x8b\x08\x00", "truncated or damaged")],
 )  # fmt: skip
 def test_bad_files(tmp_path, content, message):
     path = tmp_path / "x.fa"

@@ -1,5 +1,6 @@
 """Structures from and to files."""
 
+import dataclasses
 import gzip
 
 import gemmi
@@ -151,3 +152,21 @@ def test_from_biopython_on_a_real_file(example):
 )
 def test_stems(path, stem):
     assert stem_of(path) == stem
+
+
+def test_segments_name_blank_chains():
+    lines = [line[:21] + b" " + line[22:] for line in ODD.splitlines() if line.startswith(b"ATOM")][:1] * 2
+    text = b"\n".join(line.ljust(72)[:72] + segment for line, segment in zip(lines, (b"PROA", b"PROB"), strict=True))
+    structure = read_structure(text + b"\n")
+    assert structure.chain_id.tolist() == ["A", "B"] and structure.n_residues == 2
+    assert read_structure(text.replace(b"PROB", b"PROA") + b"\n").chain_id.tolist() == [""]
+
+
+def test_long_names_can_be_made_to_fit(tmp_path):
+    odd = read_structure(ODD)
+    long = dataclasses.replace(odd, chain_id=np.array(["AAA", "A"], "U8"), res_name=np.full(5, "A1BCD", "U5"))
+    write_structure(long, tmp_path / "x.pdb", fit=True)
+    back = read_structure(tmp_path / "x.pdb")
+    assert back.chain_id.tolist() == ["B", "A"] and set(back.res_name.tolist()) == {"A1B"}
+    write_structure(long, tmp_path / "x.cif", fit=True)
+    assert read_structure(tmp_path / "x.cif").chain_id.tolist() == ["AAA", "A"]

@@ -184,3 +184,27 @@ def test_a_hole_in_the_numbering_is_bounded():
     for compat in (False, True):
         with pytest.raises(InputError, match="chain 'A' jumps from residue 1 to 9999; 9997 missing"):
             parse(atoms() + atoms(resid="9999 "), compat=compat)
+
+
+def test_two_molecules_under_one_name_are_told(caplog):
+    text = atoms() + atoms("GLY", "   2 ", at=3.75) + "TER\n" + atoms(at=30) + atoms("GLY", "   2 ", at=33.75)
+    assert parse(text)[0].sequence == "AG"
+    assert "chain 'A' holds residue 1 more than once (2 residues in all)" in caplog.text
+    caplog.clear()
+    assert parse(atoms("SER", altloc="A") + atoms("THR", altloc="B"))[0].sequence == "S"
+    assert not caplog.text, "alternatives are no copies"
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("table", ["p53", "myoglobin", "ssym_direct", "ssym_inverse"])
+def test_measured_mutations_find_their_residue(shared, table):
+    folder = shared / "data" / "stability"
+    rows = np.genfromtxt(folder / f"{table}.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+    rows = rows[rows["wt_matches_structure"] == 1]
+    for protein in np.unique(rows["protein"])[:30]:
+        (chain,) = parse_chains(read_structure(folder / "pdb_xray" / f"{protein}.pdb.gz"))
+        for row in rows[rows["protein"] == protein]:
+            number, code = str(row["resid"]), ""
+            if number[-1].isalpha():
+                number, code = number[:-1], number[-1]
+            assert chain.sequence[chain.index(int(number), code)] == row["wt"], (protein, row)

@@ -142,7 +142,8 @@ def test_parsed_structures_round_trip(example, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "is empty"), ("{]", "line 1: no JSON"), ("[1]", "expected a JSON object"), ('{"name": "x"}', "seq_chain_"),
-     ('{"name": "x", "seq_chain_A": "AC", "coords_chain_A": {"CA_chain_A": [[0, 0, 0]]}}', "2 letters and CA coordinates"),
+     ('{"name": "x", "seq_chain_A": "AC", "coords_chain_A": {"CA_chain_A": [[0, 0, 0]]}}',
+      "2 letters and CA coordinates"),
      ('{"name": "x", "seq_chain_A": "AC"}', "coords_chain_A: expected a JSON object")],
 )  # fmt: skip
 def test_bad_parsed_files(tmp_path, text, message):
