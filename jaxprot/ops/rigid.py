@@ -86,9 +86,11 @@ def align_frames(
     if reference is not None:
         return onto(frames, reference, weights)
     share = _share(jnp.ones(frames.shape[0], frames.dtype) if frame_weights is None else frame_weights)
-    mean = frames[0]
-    for _ in range(iterations):
-        mean = jnp.sum(share[:, None, None] * onto(frames, mean, weights), 0)
+
+    def improve(mean, _):
+        return jnp.sum(share[:, None, None] * onto(frames, mean, weights), 0), None
+
+    mean, _ = jax.lax.scan(improve, frames[0], None, length=iterations)
     return onto(frames, mean, weights)
 
 

@@ -87,7 +87,8 @@ def test_rmsf(clouds):
     noisy = jnp.asarray(np.random.default_rng(3).normal(scale=0.2, size=(50, 12, 3)), jnp.float32) + x[None]
     plain = np.sqrt(((noisy - noisy.mean(0, keepdims=True)) ** 2).sum(-1).mean(0))
     np.testing.assert_allclose(rigid.rmsf(noisy, align=False), plain, rtol=1e-4)
+    rmsf = jax.jit(rigid.rmsf)
     padded = jnp.concatenate([noisy, jnp.full((3, 12, 3), jnp.nan)])
     weights = jnp.concatenate([jnp.ones(50), jnp.zeros(3)])
-    np.testing.assert_allclose(rigid.rmsf(padded, weights), rigid.rmsf(noisy), rtol=1e-4)
-    assert np.isfinite(jax.grad(lambda f: jnp.sum(rigid.rmsf(f, weights)))(padded)).all()
+    np.testing.assert_allclose(rmsf(padded, weights), rmsf(noisy), rtol=1e-4)
+    assert np.isfinite(jax.grad(lambda f: jnp.sum(rmsf(f, weights)))(padded)).all()
