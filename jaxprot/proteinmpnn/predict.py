@@ -26,7 +26,7 @@ from jaxprot.proteinmpnn.featurize import Features, pad_features, parse_chains
 from jaxprot.proteinmpnn.inputs import DesignInputs, design_inputs
 from jaxprot.proteinmpnn.model import Encoded, ProteinMPNN
 from jaxprot.proteinmpnn.results import Designs, Profile, Scores, join_chains
-from jaxprot.proteinmpnn.sampling import Constraints, Ties, make_ties, prepare, sample, tied_order
+from jaxprot.proteinmpnn.sampling import FAVOURED, HELD_BACK, Constraints, Ties, make_ties, prepare, sample, tied_order
 from jaxprot.weights import inspect, module
 from jaxprot.weights.convert import fill
 
@@ -230,7 +230,7 @@ class Designer:
         self, given: DesignInputs, padded: int, t: float, multi: float, threshold: float, log_odds: bool
     ) -> Constraints:
         use = log_odds and given.has_log_odds
-        favoured = given.pssm_log_odds > threshold if use else np.ones_like(given.pssm_log_odds)
+        favoured = np.where(given.pssm_log_odds > threshold, FAVOURED, HELD_BACK) if use else np.ones_like(given.bias_by_res)
         return Constraints(
             temperature=np.float32(t),
             omit=given.omit_AA,
@@ -238,7 +238,7 @@ class Designer:
             bias_by_residue=pad_to(given.bias_by_res, padded, 0),
             pssm_weight=pad_to(np.float32(multi) * given.pssm_coef, padded, 0),
             pssm=pad_to(given.pssm_bias, padded, 0),
-            favoured=pad_to(favoured.astype(np.float32), padded, 1),
+            favoured=pad_to(favoured, padded, 1),
             omit_by_residue=pad_to(given.omit_by_pos, padded, 0),
         )
 

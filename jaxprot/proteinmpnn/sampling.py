@@ -18,6 +18,10 @@ from jaxprot.proteinmpnn.decoding import rank_of
 from jaxprot.proteinmpnn.model import VOCABULARY, Encoded, ProteinMPNN
 
 
+# The published tool adds a thousandth of the distribution to the part that passes the PSSM threshold.
+FAVOURED, HELD_BACK = np.float32(1.001), np.float32(0.001)
+
+
 class Constraints(NamedTuple):
     """What steers the draw at each residue; `neutral` gives one without effect.
 
@@ -28,7 +32,8 @@ class Constraints(NamedTuple):
       bias_by_residue: added to the logits of each residue (n, 21).
       pssm_weight: mixing weight of `pssm` for each residue (n,), the tool's pssm_multi times pssm_coef.
       pssm: distribution mixed in (n, 21).
-      favoured: 1 for letters whose PSSM log-odds pass the threshold (n, 21); others keep 0.1 % of their weight.
+      favoured: weight of each letter by its PSSM log-odds (n, 21): `FAVOURED` above the threshold, `HELD_BACK` below,
+        1 without log-odds.
       omit_by_residue: 1 for letters never drawn at a residue (n, 21).
     """
 
@@ -157,8 +162,7 @@ def _probabilities(logits: Float[Array, "21"], t: Int[Array, ""], c: Constraints
     """Distribution of the letter at residue t; `logits` are already divided by the temperature."""
     p = jax.nn.softmax(logits - 1e8 * c.omit + (c.bias + c.bias_by_residue[t]) / c.temperature)
     p = (1.0 - c.pssm_weight[t]) * p + c.pssm_weight[t] * c.pssm[t]
-    p = p * (c.favoured[t] + 0.001)
-    p = p * (1.0 - c.omit_by_residue[t])
+    p = p * c.favoured[t] * (1.0 - c.omit_by_residue[t])
     return p / jnp.maximum(jnp.sum(p), 1e-30)
 
 
