@@ -26,11 +26,12 @@ def save(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], header: Map
     Raises:
       OutputError: the file cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_bytes
 
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={HEADER_KEY: json.dumps(dict(header), sort_keys=True)})
+        # Its own file writer makes the file private to the user; weights are to be shared.
+        temporary.write_bytes(to_bytes(arrays, metadata={HEADER_KEY: json.dumps(dict(header), sort_keys=True)}))
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
