@@ -55,6 +55,7 @@ class StabilitySet:
       rows: (m, 3) example, residue and mutant letter of each row of the table that was matched.
       ddg: (m,) kcal/mol of each row; a mutation measured twice has two rows, and their mean in its example.
       skipped: rows left out because the structure lacks the residue or has another letter there.
+      source: (m,) row of the table (0-based) of each matched row, which pairs tables that correspond row by row.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class StabilitySet:
     rows: np.ndarray
     ddg: np.ndarray
     skipped: int
+    source: np.ndarray
 
     @property
     def n(self) -> int:
@@ -104,7 +106,7 @@ def read_stability_set(
         raise InputError(f"{table}: no column {', '.join(absent)}; needed are {', '.join(needed)}")
     rows = np.ones(len(columns["ddG"]), bool) if keep is None else np.asarray(keep(columns), bool)
     protein, resid = columns["protein"].astype(str), _residue_ids(columns["resid"])
-    names, examples, matched, values, skipped = [], [], [], [], 0
+    names, examples, matched, values, source, skipped = [], [], [], [], [], 0
     for name in np.unique(protein[rows]):
         path = pathlib.Path(structures) / f"{name}.pdb.gz"
         mine = np.flatnonzero(rows & (protein == name))
@@ -127,13 +129,14 @@ def read_stability_set(
             count[at, ALPHABET.index(mut)] += 1
             matched.append((len(names), at, ALPHABET.index(mut)))
             values.append(float(columns["ddG"][r]))
+            source.append(r)
         if count.any():
             measured = (count > 0).astype(np.float32)
             ddg = (ddg / np.maximum(count, 1)).astype(np.float32)
             names.append(str(name))
             examples.append(StabilityExample(features, ddg, measured))
     rows = np.array(matched, np.int64).reshape(-1, 3)
-    return StabilitySet(tuple(names), tuple(examples), rows, np.array(values), skipped)
+    return StabilitySet(tuple(names), tuple(examples), rows, np.array(values), skipped, np.array(source, np.int64))
 
 
 def pad_example(example: StabilityExample, length: int) -> StabilityExample:
