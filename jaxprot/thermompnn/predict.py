@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from jaxprot.thermompnn.results import Doubles, Mutants, Scan, Sites, _joined, v
 from jaxprot.weights import inspect, module
 from jaxprot.weights.convert import fill
 
+Source = Structure | str | os.PathLike
 _PAIR_CHUNK = 8192
 # A tensor that tells the published layouts apart.
 _LAYOUTS = {
@@ -78,6 +80,9 @@ class Predictor:
         `floor` (kcal/mol), fitted on validation proteins: sd = sqrt(floor² + (scale · spread)²). Weights without a
         calibration use the bare spread at 0.1 Å.
       source: where the weights come from.
+
+    Attributes:
+      seconds: wall time spent so far on reading and on featurizing structures.
     """
 
     def __init__(self, model: ThermoMPNN, uncertainty: dict[str, float] | None = None, source: str = ""):
@@ -85,6 +90,7 @@ class Predictor:
         self.runner = Runner(model)
         self.uncertainty = {"noise": 0.1, "scale": 1.0, "floor": 0.0, **(uncertainty or {})}
         self.source = source
+        self.seconds = {"read": 0.0, "featurize": 0.0}
 
     def pure(self) -> tuple[Callable[[Any, Features], Float[Array, "n 20"]], list[Array]]:
         """(apply, leaves): `apply(leaves, features)` is the scan as plain JAX, differentiable in weights and X."""
@@ -94,18 +100,23 @@ class Predictor:
     def _needs_single(self, what: str) -> None:
         if self.config.kind != "single":
             raise InputError(
-                f"{self.source or 'these weights'}: a double-mutant model has no single-mutant scan, which {what} needs; "
-                "use the weights `thermompnn`, `thermompnn:official` or `thermompnn:ens1`"
+                f"{self.source or 'these weights'}: a double-mutant model has no single-mutant scan, which {what} "
+                "needs; use the weights `thermompnn`, `thermompnn:official` or `thermompnn:ens1`"
             )
 
     def _prepare(
         self, structure: Structure | str | os.PathLike, chains: str | Sequence[str] | None
     ) -> tuple[Structure, list[BackboneChain], Features]:
+        begin = time.perf_counter()
         if not isinstance(structure, Structure):
             structure = read_structure(structure)
+        read = time.perf_counter()
         parsed = parse_chains(structure, chains)
         features = featurize(parsed, sort=False)
-        return structure, parsed, pad_features(features, bucket_length(len(features.S)))
+        features = pad_features(features, bucket_length(len(features.S)))
+        self.seconds["read"] += read - begin
+        self.seconds["featurize"] += time.perf_counter() - read
+        return structure, parsed, features
 
     def _keys(self, samples: int, seed: int) -> PRNGKeyArray:
         return jax.random.split(jax.random.key(seed), samples)
@@ -157,13 +168,19 @@ class Predictor:
 
     def scan_many(
         self,
-        structures: Iterable[Structure | str | os.PathLike],
+        structures: Iterable[Source | tuple[Source, str | Sequence[str] | None]],
         chains: str | Sequence[str] | None = None,
         *,
         samples: int = 4,
         seed: int = 0,
     ) -> Iterator[tuple[int, Scan | JaxprotError]]:
         """Scan many structures, one program per length bucket and, on accelerators, several structures at a time.
+
+        Args:
+          structures: paths or parsed structures, or pairs of one and its own choice of chains.
+          chains: the chains that form the protein, for structures without a choice of their own.
+          samples: noised backbones for the uncertainty; 0 leaves it out.
+          seed: of the noise.
 
         Yields:
           (number of the structure, its scan or the error that reading it gave), in the order in which they are ready.
@@ -175,7 +192,8 @@ class Predictor:
         def items():
             for number, item in enumerate(structures):
                 try:
-                    structure, parsed, features = self._prepare(item, chains)
+                    item, own = item if isinstance(item, tuple) else (item, chains)
+                    structure, parsed, features = self._prepare(item, own)
                 except JaxprotError as error:
                     failed.append((number, error))
                     continue
@@ -219,8 +237,16 @@ class Predictor:
             structure = read_structure(structure)
         if self.config.kind == "epistatic":
             return self._predict_pairs(structure, entries, chains)
-        scan = self.scan(structure, chains, samples=samples, seed=seed)
-        where = [[locate(scan.sites, m, scan.name) for m in entry] for entry in self._check(scan.sites, entries, scan.name)]
+        return self.lookup(self.scan(structure, chains, samples=samples, seed=seed), entries)
+
+    def lookup(self, scan: Scan, entries: Sequence[tuple[Mutation, ...]]) -> Mutants:
+        """Listed mutations in a scan; several in one entry are summed.
+
+        Raises:
+          InputError: every entry that does not fit the structure, in one message.
+        """
+        self._check(scan.sites, entries, scan.name)
+        where = [[locate(scan.sites, m, scan.name) for m in entry] for entry in entries]
         flags = scan.sites.flags()
         ddg, sd, flag = [], [], []
         for places in where:
@@ -233,7 +259,7 @@ class Predictor:
             flag.append(_joined(extra, *doubts, value_flags(values.sum(), letters)))
         return Mutants(scan.name, np.array(ddg), np.array(sd), flag)
 
-    def _check(self, sites: Sites, entries: list[tuple[Mutation, ...]], name: str) -> list[tuple[Mutation, ...]]:
+    def _check(self, sites: Sites, entries: Sequence[tuple[Mutation, ...]], name: str) -> None:
         problems = []
         for entry in entries:
             seen = set()
@@ -249,7 +275,6 @@ class Predictor:
         if problems:
             shown = problems[:20] + ([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])
             raise InputError("\n  ".join(shown))
-        return entries
 
     def _predict_pairs(
         self, structure: Structure, entries: list[tuple[Mutation, ...]], chains: str | Sequence[str] | None
@@ -377,8 +402,8 @@ def locate(sites: Sites, mutation: Mutation, name: str = "structure") -> tuple[i
         found = chain.sequence[at]
         what = "an unknown residue" if found == "-" else found
         raise InputError(
-            f"{name}: {mutation}: residue {mutation.resid}{mutation.icode} of chain {chain_id} is {what}, not {mutation.wt}; "
-            "check chain and numbering (author numbers of the file)"
+            f"{name}: {mutation}: residue {mutation.resid}{mutation.icode} of chain {chain_id} is {what}, "
+            f"not {mutation.wt}; check chain and numbering (author numbers of the file)"
         )
     offset = 0
     for c in sites.chains:
@@ -399,7 +424,9 @@ def tie(scan: Scan, groups: Sequence[Sequence[str]]) -> Scan:
     for group in groups:
         missing = [c for c in group if c not in known]
         if missing:
-            raise InputError(f"{scan.name}: no chain {', '.join(missing)} to tie; chains used: {', '.join(sorted(known))}")
+            raise InputError(
+                f"{scan.name}: no chain {', '.join(missing)} to tie; chains used: {', '.join(sorted(known))}"
+            )
         rows = np.flatnonzero(np.isin(s.chain, list(group)) & s.predicted)
         label = np.array([s.label(i) for i in rows])
         for name in np.unique(label):

@@ -122,6 +122,37 @@ class Scan:
         """(n,) mean ddG of the 19 substitutions of each residue, kcal/mol; NaN for gaps."""
         return np.where(self.sites.predicted, np.nansum(self.ddg, axis=1) / 19, np.nan)
 
+    def neighbours(self, cutoff: float = 10.0) -> np.ndarray:
+        """(n,) residues with a CA within `cutoff` Å, itself not counted; 0 where the CA is unknown."""
+        ca = np.concatenate([c.xyz for c in self.sites.chains])[:, 1]
+        with np.errstate(invalid="ignore"):
+            near = np.stack([((ca - one) ** 2).sum(axis=1) < cutoff**2 for one in ca])
+        return near.sum(axis=1) - near.diagonal()
+
+    def best(self, *, cysteine: bool = True) -> dict[str, np.ndarray]:
+        """Columns of `best.csv`: the most stabilising substitution of each residue, and how buried the residue is.
+
+        Args:
+          cysteine: whether a substitution to cysteine may be chosen.
+        """
+        s, rows = self.sites, np.flatnonzero(self.sites.predicted)
+        letters = np.array(list(STANDARD))
+        allowed = letters[None] != s.letter[rows][:, None]
+        if not cysteine:
+            allowed &= letters[None] != "C"
+        chosen = np.argmin(np.where(allowed, self.ddg[rows], np.inf), axis=1)
+        return {
+            "chain": s.chain[rows],
+            "resid": s.resid[rows],
+            "icode": s.icode[rows],
+            "index": s.index[rows],
+            "wt": s.letter[rows],
+            "mut": letters[chosen],
+            "ddg_kcal_mol": self.ddg[rows, chosen],
+            "sd_kcal_mol": self.sd[rows, chosen],
+            "neighbours": self.neighbours()[rows],
+        }
+
     def columns(self) -> dict[str, np.ndarray]:
         """Columns of `scan.csv`: 20 rows for each residue with a letter."""
         s, rows = self.sites, np.flatnonzero(self.sites.predicted)
@@ -184,19 +215,40 @@ class Scan:
         values = [0.0 if x == "X" else value.get((str(c), int(r), str(i)), 0.0) for c, r, i, x in keys]
         write_bfactor_model(s, np.array(values), path)
 
-    def write(self, directory: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> pathlib.Path:  # noqa: A002
+    def write(
+        self,
+        directory: str | os.PathLike,
+        *,
+        format: str = "csv",  # noqa: A002
+        overwrite: bool = False,
+        cysteine: bool = True,
+        best: bool = False,
+    ) -> pathlib.Path:
         """Writes `scan`, `uncertainty` (tables), `heatmap.png`, `ddg.pdb`, `view.pml` and `view.cxc`.
+
+        Args:
+          directory: where.
+          format: `csv` or `parquet`.
+          overwrite: write into a folder that holds results.
+          cysteine: False leaves substitutions to cysteine out of the tables (the assay of the training data could not
+            measure them well).
+          best: also write the table `best`.
 
         Raises:
           OutputError: the folder already holds results (and not `overwrite`), or cannot be written.
         """
         directory = RunDirectory(directory, overwrite).folder()
-        columns = self.columns()
+        columns = {**self.columns(), "sd_kcal_mol": self.sd[self.sites.predicted].reshape(-1)}
+        if not cysteine:
+            kept = (columns["mut"] != "C") | (columns["wt"] == "C")
+            columns = {name: values[kept] for name, values in columns.items()}
+        sd = columns.pop("sd_kcal_mol")
         write_table(columns, directory / "scan", format)
-        if np.isfinite(self.sd).any():
-            sd = self.sd[self.sites.predicted].reshape(-1)
-            kept = {k: columns[k] for k in ("chain", "resid", "icode", "index", "wt", "mut", "ddg_kcal_mol")}
-            write_table({**kept, "sd_kcal_mol": sd}, directory / "uncertainty", format)
+        if np.isfinite(sd).any():
+            del columns["flag"]
+            write_table({**columns, "sd_kcal_mol": sd}, directory / "uncertainty", format)
+        if best:
+            write_table(self.best(cysteine=cysteine), directory / "best", format)
         self.plot(directory / "heatmap.png")
         model = "ddg.pdb"
         if max(map(len, self.structure.chain_id), default=1) > 1 or self.structure.n_atoms > 99_999:

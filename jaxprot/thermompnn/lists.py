@@ -1,0 +1,258 @@
+"""Lists of mutations over many structures: matched and checked first, then predicted with one scan per protein."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxprot.core import metrics
+from jaxprot.core.errors import InputError, JaxprotError
+from jaxprot.core.structure import Structure
+from jaxprot.io.mutations import Mutation, format_mutation
+from jaxprot.io.structures import SUFFIXES, read_structure, stem_of
+from jaxprot.proteinmpnn.featurize import parse_chains
+from jaxprot.thermompnn.predict import Predictor, locate, tie
+from jaxprot.thermompnn.results import Sites
+
+_MAX_LISTED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a list.
+
+    Attributes:
+      place: what messages call it (`line 7`).
+      structure: name of the structure.
+      mutations: predicted together.
+    """
+
+    place: str
+    structure: str
+    mutations: tuple[Mutation, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+    """One scan: a structure, the chains that form the protein, and the rows that it answers."""
+
+    structure: Structure
+    chains: tuple[str, ...]
+    tied: tuple[tuple[str, ...], ...]
+    rows: list[int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predicted ddG of the rows of a list.
+
+    Attributes:
+      ddg: (m,) kcal/mol, positive = destabilising.
+      sd: (m,) kcal/mol, uncertainty; NaN where not estimated.
+      flag: doubts of each row, joined by ';'.
+    """
+
+    ddg: np.ndarray
+    sd: np.ndarray
+    flag: list[str]
+
+
+class Plan:
+    """A checked list, ready to run.
+
+    Every structure is read once, and every mutation is looked up in it, before anything is predicted.
+
+    Args:
+      rows: the list.
+      folder: where the structures are; a row names one by its file name, with or without suffixes.
+      whole: predict on all protein chains of a structure; otherwise on the chains that the row names (its first
+        protein chain if it names none), as the published tool does.
+      tied: groups of chains that mutate together.
+      pairs_only: rows must be double mutants (for the epistatic model).
+
+    Raises:
+      InputError: rows whose structure, chain, residue or wild-type letter is not there, all in one message.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        folder: str | os.PathLike,
+        *,
+        whole: bool = False,
+        tied: Sequence[Sequence[str]] = (),
+        pairs_only: bool = False,
+    ):
+        files = structure_files(folder)
+        self.count = len(rows)
+        self.files: list[Path] = []
+        self._jobs: list[_Job] = []
+        problems: list[tuple[int, str]] = []
+        by_structure: dict[str, list[int]] = {}
+        for number, row in enumerate(rows):
+            by_structure.setdefault(row.structure, []).append(number)
+        for name, numbers in by_structure.items():
+            try:
+                path = find_structure(files, name, folder)
+                structure = read_structure(path)
+                every = parse_chains(structure)
+            except JaxprotError as error:
+                problems.append((numbers[0], f"{_places(rows, numbers)}: {error}"))
+                continue
+            self.files.append(path)
+            jobs: dict[tuple[str, ...], _Job] = {}
+            known = [chain.id for chain in every]
+            for number in numbers:
+                row = rows[number]
+                try:
+                    if pairs_only and len(row.mutations) != 2:
+                        raise InputError(
+                            f"{format_mutation(row.mutations)} is no pair; the double-mutant model takes pairs only"
+                        )
+                    chains = _context(row, known, whole, tied)
+                    job = jobs.get(chains)
+                    if job is None:
+                        groups = tuple(tuple(group) for group in tied if set(group) & set(chains))
+                        job = jobs[chains] = _Job(structure, chains, groups, [])
+                    sites = Sites.of([chain for name in chains for chain in every if chain.id == name])
+                    placed = [locate(sites, mutation, structure.name)[0] for mutation in row.mutations]
+                    if len(set(placed)) < len(placed):
+                        raise InputError(f"{format_mutation(row.mutations)} mutates one residue twice")
+                    job.rows.append(number)
+                except InputError as error:
+                    problems.append((number, f"{row.place}: {error}"))
+            self._jobs += [job for job in jobs.values() if job.rows]
+        if problems:
+            problems.sort()
+            lines = [text for _, text in problems[:_MAX_LISTED]]
+            if len(problems) > _MAX_LISTED:
+                lines.append(f"and {len(problems) - _MAX_LISTED} more")
+            raise InputError("\n  ".join([f"{len(problems)} problems in the list of mutations", *lines]))
+        self._rows = list(rows)
+
+    @property
+    def scans(self) -> int:
+        """Proteins to scan."""
+        return len(self._jobs)
+
+    def run(
+        self, predictor: Predictor, *, samples: int = 4, seed: int = 0, advance: Callable[[], None] = lambda: None
+    ) -> Predictions:
+        """Predicts all rows.
+
+        Args:
+          predictor: the model.
+          samples: noised backbones for the uncertainty; 0 leaves it out.
+          seed: of the noise.
+          advance: called after every scan.
+        """
+        ddg, sd, flag = np.full(self.count, np.nan), np.full(self.count, np.nan), [""] * self.count
+
+        def note(job: _Job, found) -> None:
+            ddg[job.rows], sd[job.rows] = found.ddg, found.sd
+            for number, text in zip(job.rows, found.flag, strict=True):
+                flag[number] = text
+            advance()
+
+        if predictor.config.kind == "epistatic":
+            for job in self._jobs:
+                note(job, predictor.predict(job.structure, self._entries(job), job.chains))
+        else:
+            items = ((job.structure, job.chains) for job in self._jobs)
+            for number, scan in predictor.scan_many(items, samples=samples, seed=seed):
+                if isinstance(scan, Exception):
+                    raise scan
+                job = self._jobs[number]
+                note(job, predictor.lookup(tie(scan, job.tied) if job.tied else scan, self._entries(job)))
+        return Predictions(ddg, sd, flag)
+
+    def _entries(self, job: _Job) -> list[tuple[Mutation, ...]]:
+        return [self._rows[number].mutations for number in job.rows]
+
+
+def structure_files(folder: str | os.PathLike) -> dict[str, list[Path]]:
+    """Structure files of a folder by each of the names they go by: with all suffixes, without `.gz`, without any.
+
+    Raises:
+      InputError: no such folder, or no structure in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file; give the folder of the structures" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {what}")
+    out: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.name.lower().endswith(SUFFIXES):
+            continue
+        for name in dict.fromkeys((path.name, path.name.removesuffix(".gz"), stem_of(path))):
+            out.setdefault(name, []).append(path)
+    if not out:
+        raise InputError(f"{folder}: no structures ({', '.join(SUFFIXES)}) in this folder")
+    return out
+
+
+def find_structure(files: dict[str, list[Path]], name: str, folder: str | os.PathLike) -> Path:
+    """The file that a list means.
+
+    Raises:
+      InputError: none, or several.
+    """
+    found = files.get(name) or [path for key, paths in files.items() if key.lower() == name.lower() for path in paths]
+    found = list(dict.fromkeys(found))
+    exact = [path for path in found if path.name == name]
+    if len(found) == 1 or exact:
+        return (exact or found)[0]
+    if not found:
+        raise InputError(f"no file of structure {name!r} in {folder}; name it by its file name, suffix or not")
+    raise InputError(f"structure {name!r} may be {' or '.join(path.name for path in found)}; name the file in full")
+
+
+def _context(row: Row, known: list[str], whole: bool, tied: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Chains that form the protein of a row, the chain of a mutation without one first."""
+    if whole:
+        return tuple(known)
+    named = [known[0] if mutation.chain is None else mutation.chain for mutation in row.mutations]
+    missing = [name for name in named if name not in known]
+    if missing:
+        raise InputError(
+            f"{format_mutation(row.mutations)} is of chain {missing[0]!r}, which is not there or no protein; "
+            f"protein chains of {row.structure}: {', '.join(known)}"
+        )
+    for group in tied:
+        if set(group) & set(named):
+            named += [name for name in group if name in known]
+    return tuple(sorted(dict.fromkeys(named), key=known.index))
+
+
+def _places(rows: Sequence[Row], numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+    return f"{rows[numbers[0]].place}{more}"
+
+
+def agreement(ddg: np.ndarray, measured: np.ndarray, protein: Iterable[str]) -> dict:
+    """How well predictions agree with measurements: n, pearson, spearman, rmse (kcal/mol), r2, and per protein.
+
+    Args:
+      ddg: (m,) predicted, kcal/mol, positive = destabilising.
+      measured: (m,) of the same sign; NaN where unknown.
+      protein: label of each row.
+    """
+    ddg, measured, protein = np.asarray(ddg, float), np.asarray(measured, float), np.array(list(protein), dtype=object)
+
+    def figures(rows: np.ndarray) -> dict:
+        x, y = ddg[rows], measured[rows]
+        return {
+            "n": len(x),
+            "pearson": metrics.pearson(x, y),
+            "spearman": metrics.spearman(x, y),
+            "rmse": metrics.rmse(x, y),
+            "r2": metrics.r2(x, y),
+        }
+
+    known = np.isfinite(ddg) & np.isfinite(measured)
+    names = dict.fromkeys(protein[known])
+    return {**figures(known), "per_protein": {str(name): figures(known & (protein == name)) for name in names}}
