@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 some inputs failed (listed), or an internal error; 2 wrong
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 import typing
@@ -103,8 +104,8 @@ def run(name: str, argv: Sequence[str]) -> int:
     hints = typing.get_type_hints(function, include_extras=True)
     hints.pop("return", None)
     (kind,) = hints.values()
-    parsed = options.parse(kind, list(argv), f"jaxprot {name}", (function.__doc__ or "").strip())
-    if isinstance(parsed, options.Common):
+    parsed = options.parse(kind, list(argv), f"jaxprot {name}", inspect.cleandoc(function.__doc__ or ""))
+    if isinstance(parsed, options.Compute):
         options.start(parsed)
     return int(function(parsed) or 0)
 

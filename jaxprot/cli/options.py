@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import os
 import platform
 import sys
@@ -21,25 +22,31 @@ R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Common:
+class Compute:
     """Options of every command that computes something."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("jaxprot-out")
     """Folder for the results; refused if it already holds something."""
+    overwrite: bool = False
+    """Write into a folder that already holds results."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute."""
+    compile_cache: Annotated[str, tyro.conf.arg(metavar="PATH|off")] = "auto"
+    """Folder of compiled programs, so that later starts compile nothing (auto: in jaxprot's cache folder)."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common(Compute):
+    """Options of every command that runs a model."""
+
     weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "default"
     """A registered name (`jaxprot weights list`) or a checkpoint file."""
     seed: int = 0
     """Seed of everything random."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
     format: Literal["csv", "parquet"] = "csv"
     """Format of tables."""
-    overwrite: bool = False
-    """Write into a folder that already holds results."""
-    debug: bool = False
-    """Show tracebacks."""
-    compile_cache: Annotated[str, tyro.conf.arg(metavar="PATH|off")] = "auto"
-    """Folder of compiled programs, so that later starts compile nothing (auto: in jaxprot's cache folder)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
     )
 
 
-def start(common: Common) -> None:
+def start(common: Compute) -> None:
     """Chooses device and compilation cache; must run before jax is imported.
 
     Environment variables are used because importing jax here would cost every command a second, needed or not.
@@ -104,6 +111,60 @@ def processor() -> str:
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         kind = next(line for line in file if line.startswith(("flags", "Features")))
     return f"{platform.machine()}-{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
+
+
+def load(common: Common, system: str, weights: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """The predictor that `--weights` names, and what `run.json` says of its weights.
+
+    Args:
+      common: the options.
+      system: sub-package that the weights must be of.
+      weights: instead of `common.weights`.
+
+    Raises:
+      InputError: no such weights, or of another system.
+      DownloadError: they could not be fetched.
+      CheckpointError: damaged, refused, or of another model.
+    """
+    from jaxprot.io.outputs import sha256
+    from jaxprot.weights import registry
+
+    path, entry = registry.resolve(common.weights if weights is None else weights, system)
+    predictor = importlib.import_module(f"jaxprot.{system}.predict").load(path)
+    name = entry.name if entry is not None else path.name
+    return predictor, {"name": name, "file": str(path), "sha256": sha256(path)}
+
+
+def record(
+    common: Compute,
+    directory: Path,
+    command: str,
+    *,
+    inputs: Iterable[Path],
+    weights: dict[str, Any] | None = None,
+    timings: dict[str, float] | None = None,
+    failed: dict[str, str] | None = None,
+    **more: Any,
+) -> None:
+    """Writes `run.json`.
+
+    Args:
+      common: the options, all of which are noted.
+      directory: folder of the run.
+      command: such as `thermompnn scan`.
+      inputs: files that were read; their hashes are noted.
+      weights: as `load` tells.
+      timings: seconds by name of the stage.
+      failed: message by failed input.
+      **more: anything else.
+    """
+    from jaxprot.io.outputs import hashes, write_run_json
+
+    arguments = {field.name: getattr(common, field.name) for field in dataclasses.fields(common)}
+    content = {"command": command, "arguments": arguments, "seed": arguments.get("seed"), "inputs": hashes(inputs)}
+    rounded = {name: round(seconds, 4) for name, seconds in (timings or {}).items()}
+    content |= {"weights": weights, **more, "timings": rounded, "failed": failed or {}}
+    write_run_json(directory, content)
 
 
 def expand(inputs: Iterable[Path], suffixes: Sequence[str] = STRUCTURE_SUFFIXES) -> list[Path]:

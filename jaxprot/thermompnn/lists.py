@@ -12,10 +12,12 @@ import numpy as np
 from jaxprot.core import metrics
 from jaxprot.core.errors import InputError, JaxprotError
 from jaxprot.core.structure import Structure
-from jaxprot.io.mutations import Mutation, format_mutation
+from jaxprot.io.mutations import Mutation, MutationTable, format_mutation, parse_mutations
+from jaxprot.io.outputs import write_json
 from jaxprot.io.structures import SUFFIXES, read_structure, stem_of
+from jaxprot.io.tables import write_table
 from jaxprot.proteinmpnn.featurize import parse_chains
-from jaxprot.thermompnn.predict import Predictor, locate, tie
+from jaxprot.thermompnn.predict import Predictor, antisymmetry, locate, tie
 from jaxprot.thermompnn.results import Sites
 
 _MAX_LISTED = 20
@@ -61,6 +63,41 @@ class Predictions:
     flag: list[str]
 
 
+def rows_of(table: MutationTable) -> list[Row]:
+    """Rows of a table."""
+    pairs = zip(table.structures, table.mutations, strict=True)
+    return [Row(f"line {line}", structure, mutations) for line, (structure, mutations) in enumerate(pairs, 2)]
+
+
+def reverse_rows_of(table: MutationTable, source: str | os.PathLike) -> list[Row]:
+    """Rows of the columns `reverse_structure`, `reverse_mutation` and `reverse_chain`; none without such columns.
+
+    Raises:
+      InputError: only one of the two needed columns, or cells that cannot be used, all in one message.
+    """
+    names = ("reverse_structure", "reverse_mutation")
+    present = [name for name in names if name in table.frame]
+    if not present:
+        return []
+    if len(present) == 1:
+        raise InputError(f"{source}: has a column {present[0]!r}; give both {' and '.join(names)}, or none")
+    cells = [table.frame[name].tolist() for name in names]
+    chains = table.frame["reverse_chain"].tolist() if "reverse_chain" in table.frame else [""] * len(table)
+    rows, problems = [], []
+    for line, (structure, text, chain) in enumerate(zip(*cells, chains, strict=True), 2):
+        try:
+            mutations = parse_mutations(str(text))
+        except InputError as error:
+            problems.append(f"line {line}, reverse_mutation: {error}")
+            continue
+        chain = str(chain or "").strip()
+        mutations = tuple(dataclasses.replace(m, chain=m.chain or chain or None) for m in mutations)
+        rows.append(Row(f"line {line}, reverse", str(structure or "").strip(), mutations))
+    if problems:
+        raise InputError("\n  ".join([f"{source}: {len(problems)} rows cannot be used", *problems[:_MAX_LISTED]]))
+    return rows
+
+
 class Plan:
     """A checked list, ready to run.
 
@@ -73,6 +110,7 @@ class Plan:
         protein chain if it names none), as the published tool does.
       tied: groups of chains that mutate together.
       pairs_only: rows must be double mutants (for the epistatic model).
+      source: what messages call the list.
 
     Raises:
       InputError: rows whose structure, chain, residue or wild-type letter is not there, all in one message.
@@ -86,6 +124,7 @@ class Plan:
         whole: bool = False,
         tied: Sequence[Sequence[str]] = (),
         pairs_only: bool = False,
+        source: str = "the list of mutations",
     ):
         files = structure_files(folder)
         self.count = len(rows)
@@ -131,7 +170,7 @@ class Plan:
             lines = [text for _, text in problems[:_MAX_LISTED]]
             if len(problems) > _MAX_LISTED:
                 lines.append(f"and {len(problems) - _MAX_LISTED} more")
-            raise InputError("\n  ".join([f"{len(problems)} problems in the list of mutations", *lines]))
+            raise InputError("\n  ".join([f"{source}: {len(problems)} rows do not fit their structures", *lines]))
         self._rows = list(rows)
 
     @property
@@ -231,6 +270,44 @@ def _context(row: Row, known: list[str], whole: bool, tied: Sequence[Sequence[st
 def _places(rows: Sequence[Row], numbers: Sequence[int]) -> str:
     more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
     return f"{rows[numbers[0]].place}{more}"
+
+
+def write_predictions(
+    table: MutationTable,
+    found: Predictions,
+    directory: Path,
+    *,
+    format: str = "csv",  # noqa: A002
+) -> list[str]:
+    """Writes `predictions` and `uncertainty`, and `metrics.json` and `antisymmetry` where the table allows.
+
+    Args:
+      table: the list.
+      found: predictions of its rows, followed by those of its reverse rows if it has any.
+      directory: where.
+      format: of the tables.
+
+    Returns:
+      Names of the files.
+    """
+    n, out = len(table), []
+    columns = {str(name): table.frame[name].to_numpy() for name in table.frame.columns}
+    result = {**columns, "ddg_kcal_mol": found.ddg[:n], "flag": np.array(found.flag[:n], dtype=object)}
+    out.append(write_table(result, directory / "predictions", format))
+    kept = {name: columns[name] for name in ("structure", "chain", "mutation") if name in columns}
+    if np.isfinite(found.sd).any():
+        values = {"ddg_kcal_mol": found.ddg[:n], "sd_kcal_mol": found.sd[:n]}
+        out.append(write_table({**kept, **values}, directory / "uncertainty", format))
+    if table.ddg is not None:
+        out.append(directory / "metrics.json")
+        write_json(out[-1], agreement(found.ddg[:n], np.array(table.ddg), table.structures))
+    if len(found.ddg) > n:
+        direct, inverse = found.ddg[:n], found.ddg[n:]
+        pairs = {"reverse_ddg_kcal_mol": inverse, "sum_kcal_mol": direct + inverse}
+        out.append(write_table({**kept, "ddg_kcal_mol": direct, **pairs}, directory / "antisymmetry", format))
+        out.append(directory / "antisymmetry.json")
+        write_json(out[-1], antisymmetry(direct, inverse))
+    return [path.name for path in out]
 
 
 def agreement(ddg: np.ndarray, measured: np.ndarray, protein: Iterable[str]) -> dict:

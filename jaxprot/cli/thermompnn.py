@@ -1,0 +1,233 @@
+"""`jaxprot thermompnn scan|predict|doubles`."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxprot.cli.options import (
+    Common,
+    StructureOptions,
+    expand,
+    load,
+    progress,
+    record,
+    report_failures,
+    run_many,
+    stems,
+)
+from jaxprot.core.errors import InputError, JaxprotError
+
+_BEGIN = time.perf_counter()
+Groups = tyro.conf.UseAppendAction[tuple[str, ...]]
+
+
+def _groups(tie: tuple[str, ...]) -> list[list[str]]:
+    groups = [[name.strip() for name in group.split(",") if name.strip()] for group in tie]
+    wrong = next((text for text, group in zip(tie, groups, strict=True) if len(set(group)) < 2), None)
+    if wrong is not None:
+        raise InputError(f"--tie {wrong}: name at least two chains, such as --tie A,B")
+    return groups
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScanOptions(StructureOptions):
+    """Options of `thermompnn scan`."""
+
+    chains: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
+    """Chains that form the protein, together; all protein chains if not given."""
+    samples: int = 4
+    """Noised backbones for the uncertainty of each value; 0 leaves it out."""
+    tie: Annotated[Groups, tyro.conf.arg(metavar="A,B")] = ()
+    """Chains of a homo-oligomer that mutate together; may be repeated for further groups."""
+    no_cysteine: bool = False
+    """Leave substitutions to cysteine out of the tables."""
+    best: bool = False
+    """Also write `best`: the most stabilising substitution of each residue, and how many residues are near it."""
+
+
+def scan(options: ScanOptions) -> int:
+    """Predicts the stability change of every single substitution of a protein.
+
+    Writes scan.csv, uncertainty.csv, heatmap.png, ddg.pdb, view.pml and view.cxc: for one input into DIR, for several
+    into DIR/NAME/. ddG is in kcal/mol; positive values destabilise.
+    """
+    from jaxprot.io.outputs import RunDirectory
+
+    groups, paths = _groups(options.tie), expand(options.inputs)
+    _samples(options.samples)
+    run = RunDirectory(options.output, options.overwrite)
+    timings = {"start": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
+    predictor, weights = load(options, "thermompnn")
+    timings["load"] = time.perf_counter() - begin
+
+    from jaxprot.thermompnn.predict import tie
+
+    names, failed, writing = stems(paths), {}, 0.0
+    begin = time.perf_counter()
+    found = predictor.scan_many(paths, options.chains, samples=options.samples, seed=options.seed)
+    with progress(len(paths), "structures") as advance:
+        for number, result in found:
+            started = time.perf_counter()
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                result = tie(result, groups) if groups else result
+                folder = run.folder(names[number] if len(paths) > 1 else None)
+                kept = {"cysteine": not options.no_cysteine, "best": options.best}
+                result.write(folder, format=options.format, overwrite=True, **kept)
+            except Exception as error:
+                if len(paths) == 1 or options.debug:
+                    raise
+                failed[str(paths[number])] = _message(error)
+            writing += time.perf_counter() - started
+            advance()
+    timings |= predictor.seconds
+    timings["compute"] = time.perf_counter() - begin - writing - sum(predictor.seconds.values())
+    timings["write"] = writing
+    record(options, run.folder(), "thermompnn scan", inputs=paths, weights=weights, timings=timings, failed=failed)
+    report_failures(failed, len(paths))
+    print(f"{options.output}: {len(paths) - len(failed)} of {len(paths)} structures scanned")
+    return 1 if failed else 0
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, JaxprotError) else f"internal: {type(error).__name__}: {error}"
+
+
+def _samples(samples: int) -> None:
+    if samples < 0 or samples == 1:
+        raise InputError(f"--samples {samples}: a spread needs at least 2; 0 leaves the uncertainty out")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions(Common):
+    """Options of `thermompnn predict`."""
+
+    table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MUTATIONS.csv")]
+    """Columns structure, mutation (`A123G`, `A52bG`, `H:A52bG`, doubles `A10G:L55V`), optionally chain and ddg; with
+    reverse_structure and reverse_mutation (and reverse_chain) also the antisymmetry is measured."""
+    structures: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the structures; the table names them by file name, with or without suffix."""
+    context: Literal["chain", "all"] = "chain"
+    """Predict on the chains that a row names alone (as the published tool), or on all protein chains of its file."""
+    samples: int = 4
+    """Noised backbones for the uncertainty of each value; 0 leaves it out."""
+    tie: Annotated[Groups, tyro.conf.arg(metavar="A,B")] = ()
+    """Chains of a homo-oligomer that mutate together; may be repeated for further groups."""
+
+
+def predict(options: PredictOptions) -> int:
+    """Predicts the stability change of the mutations in a table, over any number of structures.
+
+    Writes predictions.csv: the table with ddg_kcal_mol (positive values destabilise) and flag; with a column ddg
+    (kcal/mol, same sign) also metrics.json.
+    """
+    from jaxprot.io.mutations import read_mutation_table
+    from jaxprot.io.outputs import RunDirectory
+
+    groups, run = _groups(options.tie), RunDirectory(options.output, options.overwrite)
+    _samples(options.samples)
+    timings = {"start": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
+    table = read_mutation_table(options.table)
+    taken = [name for name in ("ddg_kcal_mol", "flag") if name in table.frame]
+    if taken:
+        raise InputError(f"{options.table}: has a column {taken[0]!r} already, which the result needs; rename it")
+    timings["read table"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    predictor, weights = load(options, "thermompnn")
+    timings["load"] = time.perf_counter() - begin
+
+    from jaxprot.thermompnn import lists
+
+    begin = time.perf_counter()
+    rows = lists.rows_of(table)
+    reverse = lists.reverse_rows_of(table, options.table)
+    plan = lists.Plan(
+        [*rows, *reverse],
+        options.structures,
+        whole=options.context == "all",
+        tied=groups,
+        pairs_only=predictor.config.kind == "epistatic",
+        source=str(options.table),
+    )
+    timings["read and check"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    with progress(plan.scans, "proteins") as advance:
+        found = plan.run(predictor, samples=options.samples, seed=options.seed, advance=advance)
+    timings["compute"] = time.perf_counter() - begin
+    written = lists.write_predictions(table, found, run.folder(), format=options.format)
+    record(
+        options,
+        run.folder(),
+        "thermompnn predict",
+        inputs=[options.table, *plan.files],
+        weights=weights,
+        timings=timings,
+    )
+    print(f"{options.output}: {len(rows)} predictions on {plan.scans} proteins ({', '.join(written)})")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoublesOptions(StructureOptions):
+    """Options of `thermompnn doubles`."""
+
+    mode: Literal["additive", "epistatic"] = "additive"
+    """Sum of the single values, or the double-mutant model (needs its weights: `--weights thermompnn-d:ens1`)."""
+    chains: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
+    """Chains that form the protein, together; all protein chains if not given."""
+    max_distance: Annotated[float, tyro.conf.arg(metavar="ANGSTROM")] = 5.0
+    """Only pairs of residues with a smaller CA-CA distance (`inf`: all)."""
+    max_ddg: Annotated[float, tyro.conf.arg(metavar="KCAL/MOL")] = -0.5
+    """Only double mutants of at most this ddG (`inf`: all)."""
+    disulfide_penalty: Annotated[float, tyro.conf.arg(metavar="KCAL/MOL")] = 0.0
+    """Added for each mutated cysteine of a disulfide bridge (the published tool: 2)."""
+
+
+def doubles(options: DoublesOptions) -> int:
+    """Predicts the stability change of pairs of substitutions of residues close to each other.
+
+    Writes doubles.csv; for several inputs into DIR/NAME/. ddG is in kcal/mol; positive values destabilise.
+    """
+    from jaxprot.io.outputs import RunDirectory
+
+    paths = expand(options.inputs)
+    if not options.max_distance > 0 or options.max_ddg != options.max_ddg:
+        raise InputError("--max-distance must be above 0 and --max-ddg a number")
+    run = RunDirectory(options.output, options.overwrite)
+    timings = {"start": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
+    predictor, weights = load(options, "thermompnn")
+    timings["load"] = time.perf_counter() - begin
+    names = dict(zip(paths, stems(paths), strict=True))
+
+    def work(path: Path) -> int:
+        result = predictor.doubles(
+            path,
+            options.chains,
+            mode=options.mode,
+            max_distance=options.max_distance,
+            max_ddg=options.max_ddg,
+            disulfide_penalty=options.disulfide_penalty,
+        )
+        result.write(run.folder(names[path] if len(paths) > 1 else None), format=options.format, overwrite=True)
+        return len(result.ddg)
+
+    outcome = run_many(paths, work, debug=options.debug)
+    timings["run"] = outcome.seconds
+    record(
+        options,
+        run.folder(),
+        "thermompnn doubles",
+        inputs=paths,
+        weights=weights,
+        timings=timings,
+        failed=outcome.failed,
+    )
+    print(f"{options.output}: {sum(outcome.results.values())} double mutants of {len(outcome.results)} structures")
+    return outcome.code
