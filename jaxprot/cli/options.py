@@ -225,7 +225,7 @@ class Outcome:
       seconds: wall time of the whole.
     """
 
-    results: dict[Path, Any]
+    results: dict[Any, Any]
     failed: dict[str, str]
     seconds: float = 0.0
 
@@ -236,7 +236,7 @@ class Outcome:
 
 
 def run_many(
-    paths: Sequence[Path], function: Callable[[Path], R], *, what: str = "structures", debug: bool = False
+    paths: Sequence[Any], function: Callable[[Any], R], *, what: str = "structures", debug: bool = False
 ) -> Outcome:
     """Calls a function for each input, with a progress bar on stderr, and goes on after a failure.
 
@@ -244,7 +244,7 @@ def run_many(
     the end.
 
     Args:
-      paths: inputs.
+      paths: inputs: paths, or anything hashable that `str` names.
       function: does all the work of one.
       what: plural noun for the progress bar.
       debug: raise the first unexpected error instead of noting it.

@@ -145,6 +145,19 @@ class Designer:
         parsed = parse_chains(structure, chains, ca_only=self.config.ca_only)
         return structure.name, design_inputs(structure.name, parsed, **options)
 
+    def _given(
+        self,
+        inputs: tuple[str, DesignInputs] | None,
+        structure: Structure | str | os.PathLike | None,
+        chains: str | Sequence[str] | None,
+        options: dict[str, Any],
+    ) -> tuple[str, DesignInputs]:
+        if inputs is not None:
+            return inputs
+        if structure is None:
+            raise InputError("give a structure, or ready-made inputs")
+        return self.inputs(structure, chains, **options)
+
     def _tensors(self, inputs: DesignInputs, noise: float, seed: int) -> Features:
         features = inputs.features()
         if self.config.ca_only:
@@ -191,11 +204,7 @@ class Designer:
         temperatures = [float(t) for t in np.atleast_1d(temperature)]
         if n < 1 or not all(t > 0 and np.isfinite(t) for t in temperatures):
             raise InputError(f"design needs n >= 1 and temperatures above 0, got n={n}, temperature={temperature}")
-        if inputs is None:
-            if structure is None:
-                raise InputError("design needs a structure or inputs")
-            inputs = self.inputs(structure, chains, **options)
-        name, given = inputs
+        name, given = self._given(inputs, structure, chains, options)
         features = self._tensors(given, backbone_noise, seed)
         length, padded = len(given.tied_weights), len(features.S)
         ties = make_ties(features.S, features.mask, given.tied_groups, pad_to(given.tied_weights, padded, 1))
@@ -229,8 +238,9 @@ class Designer:
     def _constraints(
         self, given: DesignInputs, padded: int, t: float, multi: float, threshold: float, log_odds: bool
     ) -> Constraints:
-        use = log_odds and given.has_log_odds
-        favoured = np.where(given.pssm_log_odds > threshold, FAVOURED, HELD_BACK) if use else np.ones_like(given.bias_by_res)
+        favoured = np.ones_like(given.bias_by_res)
+        if log_odds and given.has_log_odds:
+            favoured = np.where(given.pssm_log_odds > threshold, FAVOURED, HELD_BACK)
         return Constraints(
             temperature=np.float32(t),
             omit=given.omit_AA,
@@ -244,13 +254,14 @@ class Designer:
 
     def score(
         self,
-        structure: Structure | str | os.PathLike,
+        structure: Structure | str | os.PathLike | None = None,
         chains: str | Sequence[str] | None = None,
         *,
         sequences: Mapping[str, str] | None = None,
         draws: int = 1,
         seed: int = 0,
         backbone_noise: float = 0.0,
+        inputs: tuple[str, DesignInputs] | None = None,
         **options: Any,
     ) -> Scores:
         """Mean -log p of the native sequence, and of others, on a backbone.
@@ -263,12 +274,15 @@ class Designer:
           draws: random decoding orders to average over.
           seed: of the orders.
           backbone_noise: standard deviation, Å, of noise on the coordinates.
+          inputs: ready-made inputs instead of structure, chains and options.
           **options: as for `design`.
 
         Raises:
-          InputError: a sequence whose chains do not have the structure's lengths.
+          InputError: a sequence whose chains do not have the structure's lengths, or fewer than one draw.
         """
-        name, given = self.inputs(structure, chains, **options)
+        if draws < 1:
+            raise InputError(f"score needs at least one decoding order, got draws={draws}")
+        name, given = self._given(inputs, structure, chains, options)
         features = self._tensors(given, backbone_noise, seed)
         padded, length = len(features.S), len(given.tied_weights)
         rows, labels = [features.S], ["native"]
@@ -282,11 +296,13 @@ class Designer:
 
     def profile(
         self,
-        structure: Structure | str | os.PathLike,
+        structure: Structure | str | os.PathLike | None = None,
         chains: str | Sequence[str] | None = None,
         *,
         kind: str = "unconditional",
         seed: int = 0,
+        backbone_noise: float = 0.0,
+        inputs: tuple[str, DesignInputs] | None = None,
         **options: Any,
     ) -> Profile:
         """Log-probabilities of every letter: `unconditional`, `conditional` or `conditional_backbone`.
@@ -295,8 +311,8 @@ class Designer:
           InputError: unknown kind.
         """
         functions = {"conditional": conditional_profile, "conditional_backbone": conditional_backbone_profile}
-        name, given = self.inputs(structure, chains, **options)
-        features = self._tensors(given, 0.0, seed)
+        name, given = self._given(inputs, structure, chains, options)
+        features = self._tensors(given, backbone_noise, seed)
         if kind == "unconditional":
             log_probs = self.runner(unconditional_profile, features)
         elif kind in functions:
@@ -323,8 +339,8 @@ def _letters(name: str, given: DesignInputs, label: str, text: str, native: np.n
     wanted = "/".join(f"{c}: {lengths[c]}" for c in order)
     if len(parts) != len(order) or any(len(p) != lengths[c] for p, c in zip(parts, order, strict=True)):
         raise InputError(
-            f"{name}: sequence {label!r} has chains of {'/'.join(str(len(p)) for p in parts)} letters; the designed chains "
-            f"have {wanted} residues (gaps in the numbering count; write them as '-')"
+            f"{name}: sequence {label!r} has chains of {'/'.join(str(len(p)) for p in parts)} letters; the designed "
+            f"chains have {wanted} residues (gaps in the numbering count; write them as '-')"
         )
     out, start = native.copy(), 0
     for chain in given.chains:
@@ -358,7 +374,8 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
             except (TypeError, ValueError) as error:
                 raise CheckpointError(f"{path}: configuration not readable by this version ({error})") from error
         else:
-            cfg = _official_config(tensors["features.embedding.kernel"].shape[0], header.get("source", {}).get("values", {}))
+            values = header.get("source", {}).get("values", {})
+            cfg = _official_config(tensors["features.embedding.kernel"].shape[0], values)
     else:
         edge = tensors.get("features.edge_embedding.weight")
         if edge is None or edge.ndim != 2:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxprot.core.residues import ALPHABET
-from jaxprot.io.outputs import atomic_path
+from jaxprot.io.outputs import RunDirectory, atomic_path
 from jaxprot.io.sequences import write_fasta
+from jaxprot.io.tables import write_table
 from jaxprot.proteinmpnn.featurize import BackboneChain
 
 if TYPE_CHECKING:
@@ -139,6 +141,26 @@ class Designs:
                 mask=mask,
                 chain_order=np.array([c.id for c in self.chains]),
             )
+
+    def write(
+        self,
+        directory: str | os.PathLike,
+        *,
+        format: str = "csv",  # noqa: A002
+        overwrite: bool = False,
+        model_name: str = "default",
+        seed: int = 0,
+    ) -> pathlib.Path:
+        """Writes `designs.fasta`, the table `designs` and `probs.npz`.
+
+        Raises:
+          OutputError: the folder already holds results (and not `overwrite`), or cannot be written.
+        """
+        directory = RunDirectory(directory, overwrite).folder()
+        self.write_fasta(directory / "designs.fasta", model_name=model_name, seed=seed)
+        write_table(self.columns(), directory / "designs", format)
+        self.write_probs(directory / "probs.npz")
+        return directory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
