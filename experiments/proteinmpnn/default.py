@@ -31,7 +31,7 @@ def config() -> TrainConfig:
             items=1536,
         ),
         optim=OptimConfig(name="muon", lr=2e-3, weight_decay=0.05, warmup=50, decay=0.4, ema=0.998),
-        steps=4000,
+        steps=3400,
         evaluate_every=250,
         save_every=125,
     )

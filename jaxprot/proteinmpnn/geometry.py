@@ -57,7 +57,7 @@ def neighbour_graph(
 
 def radial_basis(distance: Float[Array, "..."], count: int) -> Float[Array, "... r"]:
     """Gaussians of a distance in Å: `count` centres from 2 to 22 Å, width 20 / count."""
-    centres = np.linspace(2.0, 22.0, count, dtype=np.float32)
+    centres = np.linspace(2.0, 22.0, count, dtype=np.float32).reshape((1,) * distance.ndim + (count,))
     return jnp.exp(-(((distance[..., None] - centres) / np.float32(20.0 / count)) ** 2))
 
 
@@ -112,13 +112,16 @@ def ca_features(
     ca: Float[Array, "n 3"],
     distance: Float[Array, "n k"],
     index: Int[Array, "n k"],
+    real: Bool[Array, "n"],
     count: int,
 ) -> Float[Array, "n k f"]:
     """Edge features of the CA-only variant: 9 RBF blocks and 7 orientation channels, (n, k, 9 * count + 7).
 
     Blocks pair each residue's previous (0), own (1) and next (2) CA with those of its neighbour, in the order
     11 00 22 01 02 10 12 20 21. Orientation: direction to the neighbour in the residue's local CA frame (3) and
-    the quaternion of the relative rotation (4).
+    the quaternion of the relative rotation (4). As published, the residue before the first and the one after the last
+    sit at the origin, and the relative rotation is taken in the global frame, so this variant is not exactly invariant
+    to motions of the structure.
     """
     zero = jnp.zeros_like(ca[:1])
     shifted = (
@@ -139,6 +142,8 @@ def ca_features(
     frame = jnp.stack([bisector, normal, jnp.cross(bisector, normal)], axis=1)
     pad = ((1, ca.shape[0] - 1 - frame.shape[0]), (0, 0), (0, 0))
     frame = jnp.pad(frame, pad) if ca.shape[0] > 2 else jnp.zeros((ca.shape[0], 3, 3), ca.dtype)
+    # The last residue has no frame; with padding behind it, it would get one from the padding.
+    frame = frame * jnp.concatenate([real[1:], jnp.zeros(1, bool)])[:, None, None]
     direction = _unit(jnp.einsum("nab,nkb->nka", frame, ca[index] - ca[:, None]))
     relative = jnp.einsum("nba,nkbc->nkac", frame, frame[index])
     return jnp.concatenate([rbf, direction, _quaternion(relative)], axis=-1)

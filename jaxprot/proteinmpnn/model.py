@@ -89,7 +89,8 @@ class EdgeFeatures(nnx.Module):
         """Geometric channels (n, k, f) and offset classes (n, k)."""
         cfg = self.cfg
         if cfg.ca_only:
-            geometric = geometry.ca_features(features.X[:, 1], distance, index, cfg.rbf)
+            real = features.chain_encoding > 0
+            geometric = geometry.ca_features(features.X[:, 1], distance, index, real, cfg.rbf)
         else:
             geometric = geometry.backbone_rbf(features.X, distance, index, cfg.rbf)
         offset = geometry.offset_class(features.residue_idx, features.chain_encoding, index, cfg.max_offset)
@@ -100,7 +101,7 @@ class EdgeFeatures(nnx.Module):
         kernel = self.embedding.kernel[...]
         n = self.cfg.positional
         # The one-hot offset passes two linear maps: one table of 66 rows, looked up.
-        table = (self.positional.kernel[...] + self.positional.bias[...]) @ kernel[:n]
+        table = (self.positional.kernel[...] + self.positional.bias[...][None]) @ kernel[:n]
         return self.norm(geometric @ kernel[n:] + table[offset])
 
 
@@ -131,7 +132,7 @@ class EncoderLayer(nnx.Module):
         """The linear on [node i | edge | node j], computed per node and gathered."""
         c = nodes.shape[-1]
         kernel = linear.kernel[...]
-        own = nodes @ kernel[:c] + linear.bias[...]
+        own = nodes @ kernel[:c] + linear.bias[...][None]
         return own[:, None] + edges @ kernel[c : 2 * c] + (nodes @ kernel[2 * c :])[index]
 
     def __call__(self, nodes, edges, index, attend, mask, key: PRNGKeyArray | None = None):
@@ -139,7 +140,7 @@ class EncoderLayer(nnx.Module):
         hidden = _gelu(self._first(self.w1, nodes, edges, index))
         hidden = _gelu(self.w2(hidden))
         pooled = jnp.einsum("nkc,nk->nc", hidden, attend)
-        update = pooled @ self.w3.kernel[...] + jnp.sum(attend, axis=1, keepdims=True) * self.w3.bias[...]
+        update = pooled @ self.w3.kernel[...] + jnp.sum(attend, axis=1, keepdims=True) * self.w3.bias[...][None]
         nodes = self.norm1(nodes + dropout(update / self.scale, self.rate, keys[0]))
         nodes = self.norm2(nodes + dropout(self.ffn(nodes), self.rate, keys[1])) * mask[:, None]
         hidden = _gelu(self._first(self.w11, nodes, edges, index))
@@ -169,7 +170,7 @@ class DecoderLayer(nnx.Module):
         keys = _split(key, 2)
         hidden = _gelu(self.w2(_gelu(before)))
         pooled = jnp.einsum("nkc,nk->nc", hidden, valid)
-        update = pooled @ self.w3.kernel[...] + jnp.sum(valid, axis=1, keepdims=True) * self.w3.bias[...]
+        update = pooled @ self.w3.kernel[...] + jnp.sum(valid, axis=1, keepdims=True) * self.w3.bias[...][None]
         nodes = self.norm1(nodes + dropout(update / self.scale, self.rate, keys[0]))
         return self.norm2(nodes + dropout(self.ffn(nodes), self.rate, keys[1])) * mask[:, None]
 
@@ -180,7 +181,7 @@ class DecoderLayer(nnx.Module):
         shown_part = nodes @ k_node + letters @ k_letter
         table = jnp.concatenate([hidden_part, shown_part])
         sent = table[encoded.index + n * visible.astype(encoded.index.dtype)]
-        own = nodes @ k_own + self.w1.bias[...]
+        own = nodes @ k_own + self.w1.bias[...][None]
         return self.update(nodes, own[:, None] + encoded.edges @ k_edge + sent, encoded.valid, encoded.mask, key)
 
 
@@ -203,11 +204,12 @@ class ProteinMPNN(nnx.Module):
 
     def embed_letters(self, sequence: Int[Array, "n"]) -> Float[Array, "n c"]:
         """Letter embeddings of a sequence in the alphabet ACDEFGHIKLMNPQRSTVWYX."""
-        return self.letters.embedding[...][sequence]
+        return self.letters.embedding[...][jnp.asarray(sequence)]
 
     def encode(self, features: Features, key: PRNGKeyArray | None = None) -> Encoded:
         """Encode one backbone; a key switches dropout on."""
         keys = _split(key, len(self.encoder))
+        features = jax.tree.map(jnp.asarray, features)
         distance, index, valid = self.features.graph(features)
         edges = self.edge_projection(self.features(features, distance, index))
         mask = features.mask

@@ -207,7 +207,7 @@ def sample(
         sent = cache[index]
         for depth, layer in enumerate(layers):
             own = state @ layer.parts()[0] + layer.w1.bias[...]
-            before = own + prepared.edges[depth, t] + sent[:, depth]
+            before = own[None] + prepared.edges[depth, t] + sent[:, depth]
             state = layer.update(state[None], before[None], encoded.valid[t][None], resolved[None])[0]
             if depth + 1 < len(layers):
                 cache = cache.at[t, depth + 1].set(state @ layers[depth + 1].parts()[3])
