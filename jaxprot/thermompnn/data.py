@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +139,22 @@ def read_stability_set(
     return StabilitySet(tuple(names), tuple(examples), rows, np.array(values), skipped, np.array(source, np.int64))
 
 
+def join(sets: Sequence[StabilitySet]) -> StabilitySet:
+    """One set of several, in their order; `source` keeps counting within each table."""
+    rows, start = [], 0
+    for data in sets:
+        rows.append(data.rows + np.array([start, 0, 0]))
+        start += len(data.examples)
+    return StabilitySet(
+        tuple(name for data in sets for name in data.names),
+        tuple(example for data in sets for example in data.examples),
+        np.concatenate(rows),
+        np.concatenate([data.ddg for data in sets]),
+        sum(data.skipped for data in sets),
+        np.concatenate([data.source for data in sets]),
+    )
+
+
 def pad_example(example: StabilityExample, length: int) -> StabilityExample:
     """Pad to `length` residues."""
     return StabilityExample(
@@ -184,6 +200,7 @@ class StabilityTask:
       backbone: weights of a ProteinMPNN to start from; none starts from scratch.
       extra: further training proteins of the table, which the split leaves out (free of homologues, see
         `scripts/thermompnn_curate.py`).
+      more: further (table, structures) whose training split is trained on as well; validation stays with `table`.
       model: sizes of the network.
       frozen: keep the backbone as it is and train the head alone.
       noise: largest standard deviation, Å, of the coordinate noise (drawn anew each time, uniform from 0).
@@ -197,6 +214,7 @@ class StabilityTask:
     structures: str
     backbone: str | None
     extra: tuple[str, ...] = ()
+    more: tuple[tuple[str, str], ...] = ()
     model: ThermoMPNNConfig = ThermoMPNNConfig()
     frozen: bool = False
     noise: float = 0.1
@@ -213,7 +231,8 @@ class StabilityTask:
             chosen = np.isin(columns["protein"].astype(str), self.extra)
             return (columns["thermompnn_split"].astype(str) == "train") | chosen
 
-        return read_stability_set(self.table, self.structures, keep)
+        sets = [read_stability_set(*where, keep) for where in ((self.table, self.structures), *self.more)]
+        return sets[0] if len(sets) == 1 else join(sets)
 
     @functools.cached_property
     def held_out(self) -> StabilitySet:
@@ -231,7 +250,9 @@ class StabilityTask:
         model = ThermoMPNN(self.model, rngs=nnx.Rngs(key))
         if self.backbone is not None:
             tensors, _ = portable.load(self.backbone)
-            model.backbone = module.assemble(lambda: type(model.backbone)(self.model.backbone, rngs=nnx.Rngs(0)), tensors)
+            model.backbone = module.assemble(
+                lambda: type(model.backbone)(self.model.backbone, rngs=nnx.Rngs(0)), tensors
+            )
         return model
 
     def batch(self, step: int, seed: int) -> StabilityExample:
