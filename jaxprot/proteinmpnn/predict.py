@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxprot.core import residues
@@ -384,11 +383,11 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
                 "`jaxprot weights inspect FILE` lists its keys"
             )
         cfg = _official_config(edge.shape[1], header)
-        tensors = fill(module.shapes(_builder(cfg)), tensors, tables.OFFICIAL, tables.IGNORED, str(path))
-    if config:
-        cfg = dataclasses.replace(cfg, **config)
+    blueprint = _blueprint(dataclasses.replace(cfg, **config) if config else cfg)
+    if kind != "safetensors":
+        tensors = fill(module.shapes(blueprint), tensors, tables.OFFICIAL, tables.IGNORED, str(path))
     try:
-        model = module.assemble(_builder(cfg), tensors)
+        model = module.assemble(blueprint, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Designer(model, os.path.basename(os.fspath(path)))
@@ -400,5 +399,5 @@ def _official_config(edge_channels: int, values: Mapping[str, Any]) -> ProteinMP
     return dataclasses.replace(cfg, neighbours=int(values.get("num_edges", cfg.neighbours)))
 
 
-def _builder(cfg: ProteinMPNNConfig) -> Callable[[], ProteinMPNN]:
-    return lambda: ProteinMPNN(cfg, rngs=nnx.Rngs(0))
+def _blueprint(cfg: ProteinMPNNConfig) -> module.Blueprint:
+    return module.Blueprint(lambda rngs: ProteinMPNN(cfg, rngs=rngs))

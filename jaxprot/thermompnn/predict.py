@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxprot.core.buckets import bucket_length
@@ -469,6 +469,7 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
     """
     kind, tensors, header = inspect.read(path)
     source = os.path.basename(os.fspath(path))
+    rules: Any = ()
     if kind == "safetensors":
         if header.get("system") != "thermompnn":
             raise CheckpointError(
@@ -477,7 +478,7 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
             )
         cfg = config_from(header)
     else:
-        layout = next((value for key, value in _LAYOUTS.items() if key in tensors), None)
+        layout: Any = next((value for key, value in _LAYOUTS.items() if key in tensors), None)
         if layout is None:
             what = "a ProteinMPNN checkpoint without stability head" if "W_e.weight" in tensors else "another model's"
             raise CheckpointError(
@@ -485,20 +486,18 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
             )
         rules, make = layout
         cfg = make()
-        tensors = fill(module.shapes(_builder(cfg)), tensors, rules, tables.IGNORED, str(path))
-    if config:
-        import dataclasses
-
-        cfg = dataclasses.replace(cfg, **config)
+    blueprint = _blueprint(dataclasses.replace(cfg, **config) if config else cfg)
+    if kind != "safetensors":
+        tensors = fill(module.shapes(blueprint), tensors, rules, tables.IGNORED, str(path))
     try:
-        model = module.assemble(_builder(cfg), tensors)
+        model = module.assemble(blueprint, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Predictor(model, header.get("uncertainty"), source)
 
 
-def _builder(cfg: ThermoMPNNConfig) -> Callable[[], ThermoMPNN]:
-    return lambda: ThermoMPNN(cfg, rngs=nnx.Rngs(0))
+def _blueprint(cfg: ThermoMPNNConfig) -> module.Blueprint:
+    return module.Blueprint(lambda rngs: ThermoMPNN(cfg, rngs=rngs))
 
 
 def config_from(header: dict[str, Any]) -> ThermoMPNNConfig:

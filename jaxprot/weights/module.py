@@ -20,21 +20,50 @@ def flatten(params: Any) -> dict[str, np.ndarray]:
     return {".".join(str(k.key) for k in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def shapes(build: Callable[[], nnx.Module]) -> dict[str, tuple[int, ...]]:
+class UnusedKeys:
+    """Stands in for `nnx.Rngs` while a module is only traced for its shapes: one key for every draw.
+
+    `nnx.Rngs` counts its draws in variables, which under tracing costs several milliseconds each.
+    """
+
+    def __init__(self):
+        self._key = jax.random.key(0)
+
+    def __getattr__(self, name: str) -> Callable[[], jax.Array]:
+        return lambda: self._key
+
+
+class Blueprint:
+    """A module's structure and the shapes of its parameters; tracing it once serves `shapes` and `assemble`.
+
+    Args:
+      build: makes the module from its `rngs`.
+    """
+
+    def __init__(self, build: Callable[[Any], nnx.Module]):
+        # Evaluated inside the trace, so that not even the key is computed.
+        self.graphdef, params = nnx.split(nnx.eval_shape(lambda: build(UnusedKeys())), nnx.Param)
+        self.params = nnx.to_pure_dict(params)
+
+
+def _blueprint(build: Callable[[], nnx.Module] | Blueprint) -> Blueprint:
+    return build if isinstance(build, Blueprint) else Blueprint(lambda _: build())
+
+
+def shapes(build: Callable[[], nnx.Module] | Blueprint) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a module's parameters; nothing is initialised."""
-    pure = nnx.to_pure_dict(nnx.split(nnx.eval_shape(build), nnx.Param)[1])
+    pure = _blueprint(build).params
     leaves = jax.tree_util.tree_leaves_with_path(pure)
     return {".".join(str(k.key) for k in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
-def assemble(build: Callable[[], nnx.Module], tensors: Mapping[str, np.ndarray]) -> nnx.Module:
+def assemble(build: Callable[[], nnx.Module] | Blueprint, tensors: Mapping[str, np.ndarray]) -> nnx.Module:
     """The module with these parameters, without initialising it first.
 
     Raises:
       CheckpointError: a parameter is missing or of another shape.
     """
-    graphdef, params = nnx.split(nnx.eval_shape(build), nnx.Param)
-    pure = nnx.to_pure_dict(params)
+    blueprint = _blueprint(build)
     wrong = []
 
     def leaf(path, abstract):
@@ -45,10 +74,10 @@ def assemble(build: Callable[[], nnx.Module], tensors: Mapping[str, np.ndarray])
             return abstract
         return jnp.asarray(value, abstract.dtype)
 
-    filled = jax.tree_util.tree_map_with_path(leaf, pure)
+    filled = jax.tree_util.tree_map_with_path(leaf, blueprint.params)
     if wrong:
         raise CheckpointError(
             f"{len(wrong)} parameters missing or of wrong shape ({', '.join(wrong[:5])}"
             f"{', ...' if len(wrong) > 5 else ''}); are these the weights of another model?"
         )
-    return nnx.merge(graphdef, filled)
+    return nnx.merge(blueprint.graphdef, filled)
