@@ -103,8 +103,8 @@ def export_stability(run: pathlib.Path, seeds: int) -> None:
     chosen = max(scores, key=lambda name: scores[name]["spearman"])
     graphdef, params, predicted = models[chosen]
     fits = {}
+    keys = jax.random.split(jax.random.key(0), 4)
     for noise in (0.05, 0.1, 0.2, 0.3):
-        keys = jax.random.split(jax.random.key(0), 4)
         spread = jax.jit(lambda p, f, noise=noise: ddg_spread(nnx.merge(graphdef, p), f, noise, keys))
         fits[noise] = calibration.fit(predict_set(spread, params, held_out), predicted - held_out.ddg)
         print(f"noise {noise} A: {fits[noise]}")  # noqa: T201

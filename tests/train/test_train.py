@@ -1,4 +1,4 @@
-"""The engine: gradients do not depend on grouping, runs resume to the same numbers, batches are functions of the step."""
+"""The engine: gradients do not depend on grouping, runs resume exactly, batches are functions of the step."""
 
 import dataclasses
 import json
