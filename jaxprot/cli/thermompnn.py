@@ -2,8 +2,10 @@
 
 import dataclasses
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -66,28 +68,40 @@ def scan(options: ScanOptions) -> int:
 
     from jaxprot.thermompnn.predict import tie
 
-    names, failed, writing = stems(paths), {}, 0.0
+    names, failed, pending = stems(paths), {}, deque()
+    spent = {"write": 0.0}
+
+    def write(number: int, result: Any) -> None:
+        started = time.perf_counter()
+        if isinstance(result, Exception):
+            raise result
+        result = tie(result, groups) if groups else result
+        folder = run.folder(names[number] if len(paths) > 1 else None)
+        kept = {"cysteine": not options.no_cysteine, "best": options.best}
+        result.write(folder, format=options.format, overwrite=True, **kept)
+        spent["write"] += time.perf_counter() - started
+
     begin = time.perf_counter()
     found = predictor.scan_many(paths, options.chains, samples=options.samples, seed=options.seed)
-    with progress(len(paths), "structures") as advance:
+    # Files are written by a thread of their own while the next structure is computed.
+    with progress(len(paths), "structures") as advance, ThreadPoolExecutor(1) as writer:
+
+        def settle(count: int) -> None:
+            while len(pending) > count:
+                number, future = pending.popleft()
+                try:
+                    future.result()
+                except Exception as error:
+                    if len(paths) == 1 or options.debug:
+                        raise
+                    failed[str(paths[number])] = _message(error)
+                advance()
+
         for number, result in found:
-            started = time.perf_counter()
-            try:
-                if isinstance(result, Exception):
-                    raise result
-                result = tie(result, groups) if groups else result
-                folder = run.folder(names[number] if len(paths) > 1 else None)
-                kept = {"cysteine": not options.no_cysteine, "best": options.best}
-                result.write(folder, format=options.format, overwrite=True, **kept)
-            except Exception as error:
-                if len(paths) == 1 or options.debug:
-                    raise
-                failed[str(paths[number])] = _message(error)
-            writing += time.perf_counter() - started
-            advance()
-    timings |= predictor.seconds
-    timings["compute"] = time.perf_counter() - begin - writing - sum(predictor.seconds.values())
-    timings["write"] = writing
+            pending.append((number, writer.submit(write, number, result)))
+            settle(8)
+        settle(0)
+    timings |= {**predictor.seconds, **spent, "scan and write": time.perf_counter() - begin}
     record(options, run.folder(), "thermompnn scan", inputs=paths, weights=weights, timings=timings, failed=failed)
     report_failures(failed, len(paths))
     print(f"{options.output}: {len(paths) - len(failed)} of {len(paths)} structures scanned")
