@@ -13,7 +13,9 @@ DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", pathlib.Path(__file__).parent
 
 def stability_structures() -> tuple[str, ...]:
     """Structures of the proteins that the stability model trains on."""
-    spec = importlib.util.spec_from_file_location("stability", pathlib.Path(__file__).parents[1] / "thermompnn/default.py")
+    spec = importlib.util.spec_from_file_location(
+        "stability", pathlib.Path(__file__).parents[1] / "thermompnn/default.py"
+    )
     stability = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stability)
     return stability.training_structures()

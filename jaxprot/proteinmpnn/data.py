@@ -44,7 +44,9 @@ def read_chain_archive(path: str | pathlib.Path) -> list[Features]:
         start, atom_start = z["chain_res_start"], z["res_atom_start"]
         names = [str(n) for n in z["atom_names"]]
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a chain archive ({error}); expected the arrays of structures/README.md") from error
+        raise InputError(
+            f"{path}: not a chain archive ({error}); expected the arrays of structures/README.md"
+        ) from error
     residues = len(atom_start) - 1
     residue_of_atom = np.repeat(np.arange(residues), np.diff(atom_start))
     chain_of_residue = np.repeat(np.arange(len(start) - 1), np.diff(start))

@@ -226,6 +226,4 @@ class Profile:
     def write(self, path: str | os.PathLike) -> None:
         """npz with the published tool's names: log_p, S, mask, design_mask."""
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(
-                file, log_p=self.log_probs, S=self.letters, mask=self.mask, design_mask=self.design
-            )
+            np.savez_compressed(file, log_p=self.log_probs, S=self.letters, mask=self.mask, design_mask=self.design)

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 from jaxprot.proteinmpnn.decoding import rank_of
 from jaxprot.proteinmpnn.model import VOCABULARY, Encoded, ProteinMPNN
 
-
 # The published tool adds a thousandth of the distribution to the part that passes the PSSM threshold.
 FAVOURED, HELD_BACK = np.float32(1.001), np.float32(0.001)
 

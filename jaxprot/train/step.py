@@ -51,9 +51,7 @@ def make_step(task: Any, graphdef: Any, tx: optax.GradientTransformation, ema_de
     """A function (state, batch) -> (state, metrics) for `jax.jit`."""
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Array]]:
-        (loss, count), grad = gradient(
-            task, graphdef, state.params, batch, jax.random.fold_in(state.key, state.step)
-        )
+        (loss, count), grad = gradient(task, graphdef, state.params, batch, jax.random.fold_in(state.key, state.step))
         updates, opt = tx.update(grad, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         # A short average at first, so that early evaluations do not show the initial weights.

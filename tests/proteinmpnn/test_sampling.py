@@ -98,7 +98,9 @@ def test_variant_of_the_published_tool(designer, golden, backbone, variant):
     if get("in_fixed_positions_1based") is not None:
         features = features._replace(design=features.design.copy())
         features.design[get("in_fixed_positions_1based") - 1] = 0
-    ties = make_ties(features.S, features.mask, get("in_tied_groups_0based", np.zeros((0, 2), int)).tolist(), get("in_tied_beta"))
+    ties = make_ties(
+        features.S, features.mask, get("in_tied_groups_0based", np.zeros((0, 2), int)).tolist(), get("in_tied_beta")
+    )
     draws = get("randn").astype(np.float32)
     order = orders_of(features, draws, ties)
     np.testing.assert_array_equal(order, get("decoding_order"))
