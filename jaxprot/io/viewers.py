@@ -34,7 +34,7 @@ def write_bfactor_model(structure: "Structure", values: np.ndarray, path: str | 
             f"{path}: {values.shape} values for {structure.n_atoms} atoms and {structure.n_residues} residues"
         )
     values = np.clip(np.nan_to_num(values, nan=0.0, posinf=999.99, neginf=-99.99), -99.99, 999.99)
-    write_structure(structure.with_bfactor(values), path)
+    write_structure(structure.with_bfactor(values), path, fit=True)
 
 
 def write_view_scripts(
