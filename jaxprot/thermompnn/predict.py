@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from jaxprot.core.buckets import bucket_length
-from jaxprot.core.errors import CheckpointError, InputError, JaxprotError
+from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.core.residues import STANDARD
 from jaxprot.core.structure import Structure
 from jaxprot.io.mutations import Mutation, parse_mutations
@@ -59,6 +59,16 @@ def ddg_spread(
         return model.ddg(features._replace(X=features.X + noise * draw))
 
     return jnp.std(jax.lax.map(noisy, keys), axis=0, ddof=1)
+
+
+def scan_and_spread(
+    model: ThermoMPNN, features: Features, noise: Float[Array, ""], key_data: UInt32[Array, "s 2"]
+) -> tuple[Float[Array, "n 20"], Float[Array, "n 20"]]:
+    """Site-saturation ddG and its spread (zeros for fewer than two keys); keys as raw data, which numpy can stack."""
+    ddg = model.ddg(features)
+    if key_data.shape[0] < 2:
+        return ddg, jnp.zeros_like(ddg)
+    return ddg, ddg_spread(model, features, noise, jax.random.wrap_key_data(key_data))
 
 
 def pair_inputs(model: ThermoMPNN, features: Features):
@@ -173,7 +183,7 @@ class Predictor:
         *,
         samples: int = 4,
         seed: int = 0,
-    ) -> Iterator[tuple[int, Scan | JaxprotError]]:
+    ) -> Iterator[tuple[int, Scan | Exception]]:
         """Scan many structures, one program per length bucket and, on accelerators, several structures at a time.
 
         Args:
@@ -187,24 +197,25 @@ class Predictor:
         """
         self._needs_single("scan")
         held: dict[int, tuple[int, Structure, list[BackboneChain]]] = {}
-        failed: list[tuple[int, JaxprotError]] = []
+        failed: list[tuple[int, Exception]] = []
 
         def items():
             for number, item in enumerate(structures):
                 try:
                     item, own = item if isinstance(item, tuple) else (item, chains)
                     structure, parsed, features = self._prepare(item, own)
-                except JaxprotError as error:
+                except Exception as error:  # one structure must not end a run over many
                     failed.append((number, error))
                     continue
                 held[len(started)] = (number, structure, parsed)
                 started.append(number)
-                yield len(features.S), (features,)
+                yield len(features.S), (features, noise, keys)
 
         started: list[int] = []
-        keys, noise = self._keys(max(samples, 1), seed), np.float32(self.uncertainty["noise"])
-        function = scan_with_spread(noise.item(), samples)
-        for place, (ddg, spread) in self.runner.map(_bound(function, keys), items()):
+        noise = np.float32(self.uncertainty["noise"])
+        # Arguments and not constants of the program: another seed needs no other program.
+        keys = np.asarray(jax.random.key_data(self._keys(max(samples, 1), seed)))
+        for place, (ddg, spread) in self.runner.map(scan_and_spread, items()):
             yield from failed
             failed.clear()
             number, structure, parsed = held.pop(place)
@@ -367,20 +378,6 @@ class Predictor:
             kept = ddg <= max_ddg
             positions, mutants, ddg = positions[kept], mutants[kept], ddg[kept]
         return Doubles(structure.name, sites, mode, positions, mutants, distance[tuple(positions.T)], ddg)
-
-
-def scan_with_spread(noise: float, samples: int) -> Callable:
-    """A function (model, keys, features) -> (ddg, spread) for the runner; spread is zero for fewer than 2 samples."""
-
-    def run(model: ThermoMPNN, keys: PRNGKeyArray, features: Features):
-        ddg = model.ddg(features)
-        return ddg, ddg_spread(model, features, noise, keys) if samples > 1 else jnp.zeros_like(ddg)
-
-    return run
-
-
-def _bound(function: Callable, keys: PRNGKeyArray) -> Callable:
-    return lambda model, features: function(model, keys, features)
 
 
 def locate(sites: Sites, mutation: Mutation, name: str = "structure") -> tuple[int, int]:
