@@ -91,7 +91,8 @@ def shorten(cfg, steps: int | None):
         return cfg
     every = max(1, min(cfg.evaluate_every, steps // 4))
     optim = dataclasses.replace(cfg.optim, warmup=min(cfg.optim.warmup, max(1, steps // 10)))
-    return dataclasses.replace(cfg, steps=steps, evaluate_every=every, save_every=min(cfg.save_every, steps), optim=optim)
+    save = min(cfg.save_every, steps)
+    return dataclasses.replace(cfg, steps=steps, evaluate_every=every, save_every=save, optim=optim)
 
 
 def table(report: dict) -> str:
@@ -107,7 +108,8 @@ def table(report: dict) -> str:
             cells.append(" / ".join(f"{np.mean([r[m] for r in runs]):.3f}" for m in ("spearman", "pearson", "rmse")))
         head = f"| {name} | {record['proteins']} | {record['mutations']} | "
         lines.append(head + " | ".join(cells) + f" | {VARIANTS[name][1]} |")
-    lines.append(f"\nSpearman / Pearson / RMSE in kcal/mol, mean of {report['n_seeds']} seed(s), {report['steps']} steps.")
+    what = f"mean of {report['n_seeds']} seed(s), {report['steps']} steps"
+    lines.append(f"\nSpearman / Pearson / RMSE in kcal/mol, {what}.")
     return "\n".join(lines) + "\n"
 
 

@@ -4,8 +4,8 @@
     python scripts/thermompnn_benchmarks.py --weights thermompnn:official --resamples 200
 
 Sets: Megascale validation and test, FireProtDB (all, and without homologues in Megascale), Ssym direct and inverse,
-p53, myoglobin. Figures are pooled over the mutations of a set; 95 % intervals by bootstrap over proteins (over mutations
-where a set has fewer than five proteins). Writes `benchmarks.json` and `benchmarks.md`, prints the latter.
+p53, myoglobin. Figures are pooled over the mutations of a set; 95 % intervals by bootstrap over proteins (over
+mutations where a set has fewer than five proteins). Writes `benchmarks.json` and `benchmarks.md`, prints the latter.
 `JAXPROT_DATA` names the folder with `stability/` (default `../shared/data` beside the repository).
 """
 
@@ -228,7 +228,7 @@ def table(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ours(sets: dict[str, Benchmark], spec: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, float]]:
+def ours(sets: dict[str, Benchmark], spec: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict]:
     """Predictions, standard deviations and the calibration of a stability model."""
     import jax
 
@@ -284,7 +284,8 @@ def build(args: argparse.Namespace) -> dict:
             method: measure(p[name], b, args.resamples, unit=method != "ProteinMPNN zero-shot")
             for method, p in predictions.items()
         }
-        published = [dict(zip(("method", "n", *MEASURES, "source"), row, strict=True)) for row in PUBLISHED.get(name, ())]
+        names = ("method", "n", *MEASURES, "source")
+        published = [dict(zip(names, row, strict=True)) for row in PUBLISHED.get(name, ())]
         report["sets"][name] = {
             "proteins": len(np.unique(b.groups)),
             "skipped": b.data.skipped,
@@ -312,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="thermompnn", help="stability model: name, file, or none")
-    parser.add_argument("--design", default="proteinmpnn", help="design model of the zero-shot rows: name, file, or none")
+    parser.add_argument("--design", default="proteinmpnn", help="design model of the zero-shot: name, file, or none")
     parser.add_argument("--data", type=pathlib.Path, default=DATA, help="folder with stability/")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
     parser.add_argument("--output", type=pathlib.Path, help="folder for benchmarks.json and benchmarks.md")

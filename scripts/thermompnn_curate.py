@@ -1,4 +1,4 @@
-"""Rebuilds the stability data sets from the public raw tables, and looks for homologues between training and evaluation.
+"""Rebuilds the stability data from the public raw tables, and looks for homologues of the evaluation sets.
 
     python scripts/thermompnn_curate.py --megascale Tsuboyama2023_Dataset2_Dataset3_20230416.csv \
         --fireprot fireprotdb_results.csv --monomers monomers.txt --output curated/
@@ -6,8 +6,8 @@
 
 The first form writes `megascale.csv` (protein, position, wt, mut, ddG, split) and `fireprot.csv` (protein, resid, wt,
 mut, ddG, homologue_free), prints what each filter dropped, and how far the result agrees with the given tables
-under `stability/`. The second needs the given data only: it prints which proteins outside the published split are free of
-homologues of every evaluation set (the list `EXTRA` of `experiments/thermompnn/default.py`), and which training
+under `stability/`. The second needs the given data only: it prints which proteins outside the published split are
+free of homologues of every evaluation set (the list `EXTRA` of `experiments/thermompnn/default.py`), and which training
 proteins of the published split have close homologues in its validation and test parts. `JAXPROT_DATA` names the folder
 with `stability/` (default `../shared/data` beside the repository).
 
@@ -19,9 +19,9 @@ page. The clusters of the publication were made with MMseqs2; here a Smith-Water
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import pathlib
+import runpy
 import sys
 
 import numpy as np
@@ -62,11 +62,7 @@ def evaluation(data: pathlib.Path) -> dict[str, str]:
 
 def experiment_extra() -> tuple[str, ...]:
     """The list in the experiment file."""
-    spec = importlib.util.spec_from_file_location("default", ROOT / "experiments" / "thermompnn" / "default.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return tuple(module.EXTRA)
+    return tuple(runpy.run_path(str(ROOT / "experiments" / "thermompnn" / "default.py"))["EXTRA"])
 
 
 def homologues(data: pathlib.Path) -> int:
@@ -77,7 +73,8 @@ def homologues(data: pathlib.Path) -> int:
     columns = read_table(data / "stability" / "megascale_natural.csv.gz")
     part = splits(columns)
     judged = evaluation(data)
-    queries = evaluation_sequences(data / "stability" / "pdb_megascale", [p for p, s in part.items() if s not in ("val", "test")])
+    others = [name for name, where in part.items() if where not in ("val", "test")]
+    queries = evaluation_sequences(data / "stability" / "pdb_megascale", others)
     found = find_homologues(queries, judged)
     of: dict[str, list] = {}
     for pair in sorted(found, key=lambda p: p.evalue):
@@ -95,11 +92,11 @@ def homologues(data: pathlib.Path) -> int:
     print("EXTRA = (" + "".join(f'\n    "{name}",' for name in free) + "\n)")
     train = [name for name in queries if part[name] == "train"]
     inside = {n: [p for p in of.get(n, []) if p.target.startswith("megascale")] for n in train}
-    close = [
-        p for n in train for p in of.get(n, []) if p.identity >= CLOSE["identity"] and p.evalue <= CLOSE["evalue"]
-    ]
-    print(f"\ntraining proteins of the published split with a homologue in val or test: {sum(map(bool, inside.values()))}")
-    print(f"training proteins with a close one ({CLOSE['identity']:.0%} identity, E <= {CLOSE['evalue']:g}) in any set:")
+    close = [p for n in train for p in of.get(n, []) if p.identity >= CLOSE["identity"] and p.evalue <= CLOSE["evalue"]]
+    count = sum(map(bool, inside.values()))
+    print(f"\ntraining proteins of the published split with a homologue in val or test: {count}")
+    limits = f"{CLOSE['identity']:.0%} identity, E <= {CLOSE['evalue']:g}"
+    print(f"training proteins with a close one ({limits}) in any set:")
     for name in dict.fromkeys(p.query for p in close):
         mine = [p for p in close if p.query == name]
         sets = sorted({p.target.split()[0] for p in mine})
@@ -113,9 +110,8 @@ def homologues(data: pathlib.Path) -> int:
 def describe(pair, count: int) -> str:
     """One line on the best of several homologues."""
     more = f" and {count - 1} more" if count > 1 else ""
-    return (
-        f"{pair.target} {pair.identity:.0%} of {pair.aligned} pairs, covers {pair.coverage:.0%}, E {pair.evalue:.1e}{more}"
-    )
+    aligned = f"{pair.identity:.0%} of {pair.aligned} pairs, covers {pair.coverage:.0%}"
+    return f"{pair.target} {aligned}, E {pair.evalue:.1e}{more}"
 
 
 def report_rows(title: str, rows) -> None:
@@ -131,7 +127,8 @@ def report_agreement(title: str, rows, given: dict[str, np.ndarray]) -> None:
 
     print(f"{title}, agreement with the given table:")
     for name, value in compare(rows, given).items():
-        print(f"  {name.replace('_', ' ')}: {value:.4g}" if isinstance(value, float) else f"  {name.replace('_', ' ')}: {value}")
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        print(f"  {name.replace('_', ' ')}: {shown}")
 
 
 def megascale(path: pathlib.Path, data: pathlib.Path, output: pathlib.Path, seed: int) -> dict[str, str]:
@@ -183,10 +180,18 @@ def megascale(path: pathlib.Path, data: pathlib.Path, output: pathlib.Path, seed
     return sequences
 
 
-def fireprot(path: pathlib.Path, monomers: pathlib.Path | None, data: pathlib.Path, output: pathlib.Path, against) -> None:
+def fireprot(
+    path: pathlib.Path, monomers: pathlib.Path | None, data: pathlib.Path, output: pathlib.Path, against: dict[str, str]
+) -> None:
     """Rebuilds the FireProtDB set; `against`: sequences that its homologue-free part must not resemble."""
     from jaxprot.io.tables import read_table, write_table
-    from jaxprot.thermompnn.curation import FIREPROT_COLUMNS, evaluation_sequences, find_homologues, fireprot_rows, read_raw
+    from jaxprot.thermompnn.curation import (
+        FIREPROT_COLUMNS,
+        evaluation_sequences,
+        find_homologues,
+        fireprot_rows,
+        read_raw,
+    )
 
     codes = None if monomers is None else monomers.read_text().split()
     rows = fireprot_rows(read_raw(path, FIREPROT_COLUMNS), codes)
@@ -235,7 +240,8 @@ def main(argv: list[str] | None = None) -> int:
             against = megascale(args.megascale, args.data, args.output, args.seed)
         if args.fireprot:
             if not against and (home / "megascale_natural.csv.gz").is_file():
-                against = evaluation_sequences(home / "pdb_megascale", splits(read_table(home / "megascale_natural.csv.gz")))
+                known = splits(read_table(home / "megascale_natural.csv.gz"))
+                against = evaluation_sequences(home / "pdb_megascale", known)
             fireprot(args.fireprot, args.monomers, args.data, args.output, against)
     except (JaxprotError, OSError) as error:
         parser.error(str(error))

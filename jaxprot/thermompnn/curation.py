@@ -49,7 +49,9 @@ class Rows(NamedTuple):
     sequence: dict[str, str]
 
 
-def _rows(records: Sequence[tuple[str, str, str, str, float]], dropped: dict[str, int], sequence: dict[str, str]) -> Rows:
+def _rows(
+    records: Sequence[tuple[str, str, str, str, float]], dropped: dict[str, int], sequence: dict[str, str]
+) -> Rows:
     parts = list(zip(*records, strict=True)) or [()] * 5
     return Rows(*(np.array(p, dtype=str) for p in parts[:4]), np.array(parts[4], float), dropped, sequence)
 
@@ -140,7 +142,9 @@ def fireprot_rows(
       best_ph: preferred pH.
     """
     kept = None if monomers is None else {code.upper() for code in monomers}
-    dropped = dict.fromkeys(("no ddG", "no structure", "not a monomer", "not a substitution", "other pH or duplicate"), 0)
+    dropped = dict.fromkeys(
+        ("no ddG", "no structure", "not a monomer", "not a substitution", "other pH or duplicate"), 0
+    )
     found: dict[tuple[str, str, str, str], list[tuple[float, float]]] = {}
     for row in raw:
         code = re.split(r"[|,; ]", row["pdb_id"])[0].upper()
@@ -236,7 +240,9 @@ def find_homologues(
             equal = sum(x == y for (a0, a1), (b0, b1) in blocks for x, y in zip(q[a0:a1], t[b0:b1], strict=True))
             covered = aligned / min(len(q), len(t))
             if equal / aligned >= identity and covered >= coverage:
-                out.extend(Homologue(query, n, equal / aligned, aligned, covered, expected) for n in names if n != query)
+                out.extend(
+                    Homologue(query, n, equal / aligned, aligned, covered, expected) for n in names if n != query
+                )
     return out
 
 
@@ -271,7 +277,8 @@ def split(clusters: Sequence[Sequence[str]], shares: Mapping[str, float], seed: 
       name -> part. Each cluster goes to the part that is furthest below its share.
     """
     rng = np.random.default_rng(seed)
-    order = sorted(range(len(clusters)), key=lambda i, r=rng.random(len(clusters)): (-len(clusters[i]), r[i]))
+    draw = rng.random(len(clusters))
+    order = sorted(range(len(clusters)), key=lambda i: (-len(clusters[i]), draw[i]))
     total, names = sum(shares.values()), sum(map(len, clusters))
     wanted = {part: share / total * names for part, share in shares.items()}
     filled = dict.fromkeys(shares, 0)
@@ -322,7 +329,9 @@ def compare(rebuilt: Rows, given: Mapping[str, np.ndarray], tolerance: float = 0
     differences, pairs, found = [], [], 0
     for name in np.unique(protein):
         mine = np.flatnonzero(protein == name)
-        rows = [(str(given["resid"][r]), str(given["wt"][r]), str(given["mut"][r]), float(given["ddG"][r])) for r in mine]
+        rows = [
+            (str(given["resid"][r]), str(given["wt"][r]), str(given["mut"][r]), float(given["ddG"][r])) for r in mine
+        ]
         options = [_matched(rows, tables[other]) for other in candidates.get(pdb_code(str(name)), [])]
         best = max(options, key=len, default=[])
         found += bool(best)
