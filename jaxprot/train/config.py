@@ -126,7 +126,7 @@ def _converted(text: str, kind: Any, value: Any, where: str) -> Any:
             return kind(text)
         except ValueError:
             raise InputError(f"{where}: {text!r} is no {'whole number' if kind is int else 'number'}") from None
-    return Path(text) if isinstance(kind, type) and issubclass(kind, Path) else text
+    return Path(text) if kind is Path else text
 
 
 def to_plain(value: Any) -> Any:
