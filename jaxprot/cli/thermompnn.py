@@ -69,7 +69,7 @@ def scan(options: ScanOptions) -> int:
     from jaxprot.thermompnn.predict import tie
 
     names, failed, pending = stems(paths), {}, deque()
-    spent = {"write": 0.0}
+    spent = {"compute": 0.0, "write": 0.0}
 
     def write(number: int, result: Any) -> None:
         started = time.perf_counter()
@@ -97,10 +97,14 @@ def scan(options: ScanOptions) -> int:
                     failed[str(paths[number])] = _message(error)
                 advance()
 
+        waiting = time.perf_counter()
         for number, result in found:
+            spent["compute"] += time.perf_counter() - waiting
             pending.append((number, writer.submit(write, number, result)))
             settle(8)
+            waiting = time.perf_counter()
         settle(0)
+    spent["compute"] -= sum(predictor.seconds.values())  # structures are read while the next result is awaited
     timings |= {**predictor.seconds, **spent, "scan and write": time.perf_counter() - begin}
     record(options, run.folder(), "thermompnn scan", inputs=paths, weights=weights, timings=timings, failed=failed)
     report_failures(failed, len(paths))

@@ -57,7 +57,7 @@ def train(options: TrainOptions) -> int:
     from jaxprot.train.loop import fit
 
     begin = time.perf_counter()
-    header = {"system": _system(cfg.task)}
+    header: dict[str, Any] = {"system": _system(cfg.task)}
     if dataclasses.is_dataclass(getattr(cfg.task, "model", None)):
         header["config"] = dataclasses.asdict(cfg.task.model)
     with _reporter(cfg.steps) as report:

@@ -59,7 +59,7 @@ def test_scan_writes_exactly_its_files(run, short, tmp_path):
     assert record["command"] == "thermompnn scan"
     assert list(record["inputs"]) == [str(short)] and len(record["inputs"][str(short)]) == 64
     assert record["weights"]["name"] == "thermompnn" and len(record["weights"]["sha256"]) == 64
-    assert {"read", "featurize", "write"} <= set(record["timings"])
+    assert {"read", "featurize", "compute", "write"} <= set(record["timings"])
     assert record["arguments"]["samples"] == 4 and record["seed"] == 0 and record["versions"]["jax"]
 
 
