@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -79,7 +80,7 @@ def timed(function: Callable[[], object], repeats: int) -> dict[str, object]:
     }
 
 
-def networks(args: argparse.Namespace) -> dict[str, tuple[object, object]]:
+def networks(args: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
     """name -> (stability predictor, designer)."""
     import jaxprot
 

@@ -18,6 +18,7 @@ import pathlib
 import runpy
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,12 @@ def judge(cfg, path: pathlib.Path, sets: dict) -> dict[str, dict[str, float]]:
     tensors, _ = portable.load(path)
     model = module.assemble(lambda: ThermoMPNN(cfg.task.model, rngs=nnx.Rngs(0)), tensors)
     graphdef, params = nnx.split(model, nnx.Param)
-    apply = jax.jit(lambda params, features: nnx.merge(graphdef, params).ddg(features))
+
+    def ddg(params: Any, features: Any) -> Any:
+        merged: Any = nnx.merge(graphdef, params)
+        return merged.ddg(features)
+
+    apply = jax.jit(ddg)
     return {name: figures(predict_set(apply, params, s), s.ddg, s.rows[:, 0]) for name, s in sets.items()}
 
 

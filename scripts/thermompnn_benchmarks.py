@@ -18,6 +18,7 @@ import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ RIDGE = 10.0
 class Benchmark:
     """A set of mutations and where its structures lie; `groups` labels the protein of each row."""
 
-    data: object
+    data: Any
     folder: pathlib.Path
     groups: np.ndarray
 
@@ -155,7 +156,7 @@ def run_model(sets: dict[str, Benchmark], function) -> dict[str, np.ndarray]:
             continue
         names = iter(b.data.names)
 
-        def cached(_, features, names=names, folder=str(b.folder)):
+        def cached(_, features, names=names, folder=str(b.folder)) -> Any:
             key = (folder, next(names))
             if key not in known:
                 known[key] = np.asarray(function(features))

@@ -37,7 +37,7 @@ CLOSE = {"identity": 0.4, "evalue": 1e-3}
 def splits(columns: dict[str, np.ndarray]) -> dict[str, str]:
     """protein -> published part, '' where it is in none."""
     proteins, parts = columns["protein"].astype(str), columns["thermompnn_split"].astype(str)
-    return {name: parts[np.flatnonzero(proteins == name)[0]] for name in np.unique(proteins)}
+    return {str(name): str(parts[np.flatnonzero(proteins == name)[0]]) for name in np.unique(proteins)}
 
 
 def evaluation(data: pathlib.Path) -> dict[str, str]:

@@ -204,10 +204,11 @@ def find_homologues(
     identity: float = 0.25,
     coverage: float = 0.5,
     evalue: float = 10.0,
+    searched: int | None = None,
 ) -> list[Homologue]:
     """Pairs of a query and a target with a local alignment (BLOSUM62, gaps 11/1) above the thresholds.
 
-    The E value is 0.041 · m · N · exp(-0.267 S) for a query of m residues and N residues in all different targets.
+    The E value is 0.041 · m · N · exp(-0.267 S) for a query of m residues and N residues searched.
     Equal targets are compared once and each of them is reported.
 
     Args:
@@ -216,6 +217,8 @@ def find_homologues(
       identity: least share of equal letters among the aligned pairs.
       coverage: least share of the shorter sequence that is aligned.
       evalue: largest E value.
+      searched: N; by default the residues of all different targets, so that a pair of chance level may pass in a small
+        search and not in a large one.
     """
     from Bio.Align import PairwiseAligner, substitution_matrices
 
@@ -226,7 +229,7 @@ def find_homologues(
     for name, letters in targets.items():
         if letters:
             same.setdefault(letters, []).append(name)
-    searched = sum(map(len, same))
+    searched = sum(map(len, same)) if searched is None else searched
     out = []
     for query, q in queries.items():
         if not q:
