@@ -15,8 +15,8 @@
 # # Stability of every point mutation
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
 #
-# A structure goes in; the change of folding stability (ΔΔG, kcal/mol, positive = destabilising) of all 19 substitutions of every
-# residue comes out. Set `STRUCTURE` to a PDB or mmCIF file of your own.
+# A structure goes in; the change of folding stability (ΔΔG, kcal/mol, positive = destabilising) of all 19 substitutions
+# of every residue comes out. Set `STRUCTURE` to a PDB or mmCIF file of your own.
 
 # %%
 import importlib.util
@@ -41,7 +41,8 @@ print("running on", jax.devices()[0].platform)
 
 # %% [markdown]
 # ## Scan
-# One pass of the network gives all substitutions. The shipped weights are loaded; `"thermompnn:official"` fetches the published ones.
+# One pass of the network gives all substitutions. The shipped weights are loaded; `"thermompnn:official"` fetches the
+# published ones.
 
 # %%
 model = jaxprot.load("thermompnn")
@@ -96,8 +97,8 @@ display(Image(folder / "heatmap.png"))
 
 # %% [markdown]
 # ## The coloured structure
-# `thermompnn-out/` also holds `ddg.pdb` with `view.pml` (PyMOL) and `view.cxc` (ChimeraX). With py3Dmol the structure is shown here; a
-# drawing of the CA trace takes its place without it.
+# `thermompnn-out/` also holds `ddg.pdb` with `view.pml` (PyMOL) and `view.cxc` (ChimeraX). With py3Dmol the structure is
+# shown here; the drawing of the CA trace needs nothing further.
 
 # %%
 limit = float(np.nanpercentile(np.abs(mean), 95))
@@ -117,7 +118,7 @@ _, _, axes3 = np.linalg.svd(np.nan_to_num(centred), full_matrices=False)
 flat = centred @ axes3[:2].T
 fig, axes = plt.subplots(figsize=(5.5, 4.5))
 axes.plot(*flat.T, color="lightgrey", lw=3, zorder=1)
-points = axes.scatter(*flat.T, c=mean, cmap="RdBu_r", vmin=-limit, vmax=limit, s=70, edgecolor="k", linewidth=0.4, zorder=2)
+points = axes.scatter(*flat.T, c=mean, cmap="RdBu_r", vmin=-limit, vmax=limit, s=70, edgecolor="k", lw=0.4, zorder=2)
 for i in range(0, len(ca), 10):
     axes.annotate(scan.sites.label(i), flat[i], fontsize=8)
 axes.set(aspect="equal", xticks=[], yticks=[], title=f"{scan.name}: mean ΔΔG on the CA trace")

@@ -2,8 +2,9 @@
 
     python scripts/proteinmpnn_recovery.py [--weights default] [--temperature 0.1]
 
-Perplexity is teacher-forced, in one random decoding order per chain. Recovery is the share of native letters in one sample per
-chain, averaged over chains (and pooled over residues). Floors: always leucine 0.093; perplexity of the training composition 18.24.
+Perplexity is teacher-forced, in one random decoding order per chain. Recovery is the share of native letters in one
+sample per chain, averaged over chains (and pooled over residues). Floors: always leucine 0.093; perplexity of the
+training composition 18.24.
 """
 
 from __future__ import annotations
