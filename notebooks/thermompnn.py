@@ -118,7 +118,7 @@ _, _, axes3 = np.linalg.svd(np.nan_to_num(centred), full_matrices=False)
 flat = centred @ axes3[:2].T
 fig, axes = plt.subplots(figsize=(5.5, 4.5))
 axes.plot(*flat.T, color="lightgrey", lw=3, zorder=1)
-points = axes.scatter(*flat.T, c=mean, cmap="RdBu_r", vmin=-limit, vmax=limit, s=70, edgecolor="k", lw=0.4, zorder=2)
+points = axes.scatter(*flat.T, c=mean, cmap="RdBu_r", vmin=-limit, vmax=limit, s=70, edgecolor="k", zorder=2)
 for i in range(0, len(ca), 10):
     axes.annotate(scan.sites.label(i), flat[i], fontsize=8)
 axes.set(aspect="equal", xticks=[], yticks=[], title=f"{scan.name}: mean ΔΔG on the CA trace")
