@@ -97,8 +97,8 @@ display(Image(folder / "heatmap.png"))
 
 # %% [markdown]
 # ## The coloured structure
-# `thermompnn-out/` also holds `ddg.pdb` with `view.pml` (PyMOL) and `view.cxc` (ChimeraX). With py3Dmol the structure is
-# shown here; the drawing of the CA trace needs nothing further.
+# `thermompnn-out/` also holds `ddg.pdb` with `view.pml` (PyMOL) and `view.cxc` (ChimeraX). With py3Dmol the structure
+# is shown here; the drawing of the CA trace needs nothing further.
 
 # %%
 limit = float(np.nanpercentile(np.abs(mean), 95))
