@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -24,11 +24,10 @@ DEFAULT = ROOT / "jaxprot" / "weights" / "default"
 
 
 def experiment(name: str):
-    """The module of an experiment file."""
-    spec = importlib.util.spec_from_file_location("experiment", ROOT / "experiments" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The configuration in an experiment file."""
+    from jaxprot.train.config import load_experiment
+
+    return load_experiment(ROOT / "experiments" / f"{name}.py")
 
 
 def report(started: float):
@@ -86,9 +85,9 @@ def export_stability(run: pathlib.Path, seeds: int) -> None:
     from jaxprot.thermompnn.predict import ddg_spread
     from jaxprot.weights import module, portable
 
-    task = experiment("thermompnn/default").config(0).task
+    task = experiment("thermompnn/default").task
     parts = [portable.load(run / f"seed{seed}" / "best.safetensors") for seed in range(seeds)]
-    candidates = {f"seed{i}": tensors for i, (tensors, _) in enumerate(parts)}
+    candidates: dict[str, Any] = {f"seed{i}": tensors for i, (tensors, _) in enumerate(parts)}
     if seeds > 1:
         candidates["mean"] = {k: np.mean([t[k] for t, _ in parts], axis=0, dtype=np.float32) for k in parts[0][0]}
     held_out, scores, models = task.held_out, {}, {}
@@ -136,12 +135,16 @@ def main() -> int:
     jax.config.update("jax_compilation_cache_dir", args.cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if args.stage == "design":
-        cfg = experiment("proteinmpnn/default").config()
+        cfg = experiment("proteinmpnn/default")
         train(dataclasses.replace(cfg, steps=args.steps or cfg.steps), args.run, "proteinmpnn")
     elif args.stage == "stability":
         for seed in range(args.seeds):
-            cfg = experiment("thermompnn/default").config(seed)
-            train(dataclasses.replace(cfg, steps=args.steps or cfg.steps), args.run / f"seed{seed}", "thermompnn")
+            cfg = experiment("thermompnn/default")
+            train(
+                dataclasses.replace(cfg, seed=seed, steps=args.steps or cfg.steps),
+                args.run / f"seed{seed}",
+                "thermompnn",
+            )
     elif args.stage == "export-design":
         export_design(args.run)
     else:

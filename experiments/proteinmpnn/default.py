@@ -1,24 +1,17 @@
 """The shipped ProteinMPNN: 24 neighbours, trained on the project's chain archive and the stability set's backbones."""
 
-import importlib.util
 import os
 import pathlib
 
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.data import DesignTask
+from jaxprot.train.config import load_experiment
 from jaxprot.train.task import OptimConfig, TrainConfig
 
 DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", pathlib.Path(__file__).parents[3] / "shared" / "data"))
 
 
-def stability_structures() -> tuple[str, ...]:
-    """Structures of the proteins that the stability model trains on."""
-    spec = importlib.util.spec_from_file_location(
-        "stability", pathlib.Path(__file__).parents[1] / "thermompnn/default.py"
-    )
-    stability = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stability)
-    return stability.training_structures()
+STABILITY = pathlib.Path(__file__).parents[1] / "thermompnn" / "default.py"
 
 
 def config() -> TrainConfig:
@@ -27,7 +20,7 @@ def config() -> TrainConfig:
         task=DesignTask(
             train=str(DATA / "structures" / "train.npz"),
             val=str(DATA / "structures" / "val.npz"),
-            structures=stability_structures(),
+            structures=load_experiment(STABILITY).task.training_files(),
             model=ProteinMPNNConfig(neighbours=24),
             noise=0.1,
             items=1536,

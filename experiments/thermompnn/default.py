@@ -3,9 +3,6 @@
 import os
 import pathlib
 
-import numpy as np
-
-from jaxprot.io.tables import read_table
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.thermompnn.config import ThermoMPNNConfig
 from jaxprot.thermompnn.data import StabilityTask
@@ -23,14 +20,6 @@ EXTRA: tuple[str, ...] = (
     "2ldm_A_85-135",
     "2n7y_A_5-76",
 )
-
-
-def training_structures() -> tuple[str, ...]:
-    """Files of the training proteins."""
-    columns = read_table(DATA / "stability" / "megascale_natural.csv.gz")
-    protein = columns["protein"].astype(str)
-    train = set(protein[columns["thermompnn_split"].astype(str) == "train"]) | set(EXTRA)
-    return tuple(str(DATA / "stability" / "pdb_megascale" / f"{name}.pdb.gz") for name in np.unique(sorted(train)))
 
 
 def config(seed: int = 0) -> TrainConfig:

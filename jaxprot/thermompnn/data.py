@@ -223,6 +223,13 @@ class StabilityTask:
     items: int = 768
     monitor: str = "spearman"
 
+    def training_files(self) -> tuple[str, ...]:
+        """Structure files of the training proteins of `table`."""
+        columns = read_table(self.table)
+        protein = columns["protein"].astype(str)
+        names = {*protein[columns["thermompnn_split"].astype(str) == "train"], *self.extra}
+        return tuple(str(pathlib.Path(self.structures) / f"{name}.pdb.gz") for name in sorted(names))
+
     @functools.cached_property
     def training(self) -> StabilitySet:
         """Training proteins."""
