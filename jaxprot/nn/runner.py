@@ -5,12 +5,17 @@ The only place where inference is jitted.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+
+# Programs started before the first one's result is taken: two fill the cores that one leaves idle, and the host
+# prepares the next input meanwhile.
+_IN_FLIGHT = 2
 
 
 class Runner:
@@ -67,33 +72,43 @@ class Runner:
         Args:
           function: `f(module, *arrays)`.
           items: (padded length, arguments) of each example; examples of one length have equal shapes.
-          window: examples that may be held while a micro-batch fills.
+          window: examples that may wait for a micro-batch to fill.
 
         Yields:
           (number of the example, numpy result), in the order in which they are ready.
         """
         waiting: dict[int, list[tuple[int, tuple]]] = {}
+        running: collections.deque[tuple[list[int], bool, Any]] = collections.deque()
 
-        def flush(length: int, size: int) -> Iterator[tuple[int, Any]]:
-            group = waiting.pop(length, [])
+        def start(length: int, size: int) -> None:
+            group = waiting.pop(length)
+            numbers = [number for number, _ in group]
             if size == 1 or len(group) == 1:
                 for number, args in group:
-                    yield number, jax.device_get(self(function, *args))
+                    running.append(([number], False, self(function, *args)))
                 return
             # The last group is filled up with its first example, so that a bucket has one batch shape.
             filled = [args for _, args in group] + [group[0][1]] * (size - len(group))
             batch = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-            out = jax.device_get(self._compile(function, batched=True)(self.leaves, batch))
-            for place, (number, _) in enumerate(group):
-                yield number, jax.tree.map(lambda leaf, place=place: leaf[place], out)
+            running.append((numbers, True, self._compile(function, batched=True)(self.leaves, batch)))
+
+        def finish(left: int) -> Iterator[tuple[int, Any]]:
+            while len(running) > left:
+                numbers, batched, out = running.popleft()
+                out = jax.device_get(out)
+                for place, number in enumerate(numbers):
+                    yield number, jax.tree.map(lambda leaf, place=place: leaf[place], out) if batched else out
 
         for number, (length, args) in enumerate(items):
             waiting.setdefault(length, []).append((number, args))
             size = max(1, self.batch_items // max(1, length))
             if len(waiting[length]) >= size:
-                yield from flush(length, size)
+                start(length, size)
             elif sum(map(len, waiting.values())) >= window:
                 fullest = max(waiting, key=lambda key: len(waiting[key]))
-                yield from flush(fullest, max(1, self.batch_items // max(1, fullest)))
+                start(fullest, max(1, self.batch_items // max(1, fullest)))
+            yield from finish(_IN_FLIGHT)
         for length in list(waiting):
-            yield from flush(length, max(1, self.batch_items // max(1, length)))
+            start(length, max(1, self.batch_items // max(1, length)))
+            yield from finish(_IN_FLIGHT)
+        yield from finish(0)
