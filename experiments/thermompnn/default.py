@@ -35,6 +35,7 @@ def config(seed: int = 0) -> TrainConfig:
         optim=OptimConfig(name="adamw", lr=3e-4, weight_decay=0.01, warmup=50, decay=0.5, ema=0.99),
         steps=400,
         seed=seed,
+        init_seed=0,
         evaluate_every=50,
         save_every=200,
     )

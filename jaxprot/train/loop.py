@@ -50,7 +50,8 @@ def fit(
     run = pathlib.Path(run)
     run.mkdir(parents=True, exist_ok=True)
     task = cfg.task
-    k_init, k_run = jax.random.split(jax.random.key(cfg.seed))
+    k_init, _ = jax.random.split(jax.random.key(cfg.seed if cfg.init_seed is None else cfg.init_seed))
+    _, k_run = jax.random.split(jax.random.key(cfg.seed))
     graphdef, params = nnx.split(task.build(k_init), nnx.Param)
     params = nnx.to_pure_dict(params)
     tx = optimiser(cfg.optim, cfg.steps, params)

@@ -61,12 +61,24 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run: a task, an optimiser and when to evaluate and save."""
+    """One training run: a task, an optimiser and when to evaluate and save.
+
+    Attributes:
+      task: model, data and loss.
+      optim: optimiser and schedule.
+      steps: in all.
+      seed: of data order, noise and dropout.
+      init_seed: of the initial weights, `seed` if None; runs whose weights are to be averaged share it.
+      evaluate_every: steps between evaluations.
+      save_every: steps between checkpoints.
+      keep: checkpoints kept.
+    """
 
     task: Any
     optim: OptimConfig = OptimConfig()
     steps: int = 1000
     seed: int = 0
+    init_seed: int | None = None
     evaluate_every: int = 500
     save_every: int = 200
     keep: int = 2
