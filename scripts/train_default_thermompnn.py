@@ -103,14 +103,16 @@ def export_stability(run: pathlib.Path, seeds: int) -> None:
     graphdef, params, predicted = models[chosen]
     fits = {}
     keys = jax.random.split(jax.random.key(0), 4)
-    for noise in (0.05, 0.1, 0.2, 0.3):
+    for noise in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
         spread = jax.jit(lambda p, f, noise=noise: ddg_spread(nnx.merge(graphdef, p), f, noise, keys))
         fits[noise] = calibration.fit(predict_set(spread, params, held_out), predicted - held_out.ddg)
         print(f"noise {noise} A: {fits[noise]}")  # noqa: T201
     noise = min(fits, key=lambda value: fits[value]["nll"])
     uncertainty = {"noise": noise, "scale": fits[noise]["scale"], "floor": fits[noise]["floor"]}
     header = {
-        **parts[0][1],
+        "system": "thermompnn",
+        "config": parts[0][1]["config"],
+        "steps": [part[1]["step"] for part in parts],
         "experiment": "thermompnn/default",
         "weights": chosen,
         "seeds": seeds,

@@ -232,6 +232,7 @@ class Designer:
             probs=probs[:, :length],
             log_probs=log_probs[:, :length],
             design=design,
+            mask=features.mask[:length],
         )
 
     def _constraints(
@@ -373,8 +374,10 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
             except (TypeError, ValueError) as error:
                 raise CheckpointError(f"{path}: configuration not readable by this version ({error})") from error
         else:
-            values = header.get("source", {}).get("values", {})
-            cfg = _official_config(tensors["features.embedding.kernel"].shape[0], values)
+            kernel = tensors.get("features.embedding.kernel")
+            if kernel is None:
+                raise CheckpointError(f"{path}: holds no features.embedding.kernel; convert the original file again")
+            cfg = _official_config(kernel.shape[0], header.get("source", {}).get("values", {}))
     else:
         edge = tensors.get("features.edge_embedding.weight")
         if edge is None or edge.ndim != 2:

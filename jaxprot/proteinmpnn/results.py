@@ -47,6 +47,7 @@ class Designs:
       probs: (b, n, 21) distributions the letters were drawn from; zeros where nothing was designed.
       log_probs: (b, n, 21) log-probabilities at temperature 1 without biases.
       design: (n,) 1 where designed.
+      mask: (n,) 1 where resolved.
       ddg: (b,) predicted stability change against the native sequence, kcal/mol, or None.
     """
 
@@ -64,6 +65,7 @@ class Designs:
     probs: np.ndarray
     log_probs: np.ndarray
     design: np.ndarray
+    mask: np.ndarray
     ddg: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -131,14 +133,13 @@ class Designs:
 
     def write_probs(self, path: str | os.PathLike) -> None:
         """npz with probs, log_probs, S, mask (resolved) and chain_order."""
-        mask = np.concatenate([c.mask for c in self.chains])
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
                 probs=self.probs,
                 log_probs=self.log_probs,
                 S=self.letters,
-                mask=mask,
+                mask=self.mask,
                 chain_order=np.array([c.id for c in self.chains]),
             )
 

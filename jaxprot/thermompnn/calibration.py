@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
 
 
 def standard_deviation(spread: np.ndarray, scale: float, floor: float) -> np.ndarray:
@@ -30,6 +29,8 @@ def fit(spread: np.ndarray, error: np.ndarray) -> dict[str, float]:
     def loss(log_values: np.ndarray) -> float:
         scale, floor = np.exp(log_values)
         return gaussian_nll(error, standard_deviation(spread, scale, floor))
+
+    from scipy.optimize import minimize  # half a second that a scan need not wait for
 
     width = float(np.sqrt(np.mean(np.square(error)))) + 1e-6
     best = minimize(loss, np.log([1.0, width]), method="Nelder-Mead")

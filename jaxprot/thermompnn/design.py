@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from jaxprot.core.buckets import bucket_length
+from jaxprot.core.errors import InputError
 from jaxprot.core.residues import STANDARD, UNKNOWN
 from jaxprot.proteinmpnn.featurize import featurize, pad_features
 from jaxprot.proteinmpnn.results import Designs
@@ -32,7 +33,12 @@ def rank_designs(predictor: Predictor, designs: Designs, *, sort: bool = True) -
     Raises:
       InputError: the weights are those of the double-mutant model.
     """
-    predictor._needs_single("ranking designs")
+    predictor.needs_single("ranking designs")
+    if not any(chain.mask.any() for chain in designs.chains):
+        raise InputError(
+            f"{designs.name}: no residue has a complete backbone (N, CA, C, O), which the stability model needs; "
+            "rank by score instead"
+        )
     n = len(designs.native)
     features = featurize(designs.chains, sort=False)
     length = bucket_length(n)

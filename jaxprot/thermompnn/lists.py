@@ -12,13 +12,13 @@ import numpy as np
 from jaxprot.core import metrics
 from jaxprot.core.errors import InputError, JaxprotError
 from jaxprot.core.structure import Structure
-from jaxprot.io.mutations import Mutation, MutationTable, format_mutation, parse_mutations
+from jaxprot.io.mutations import Mutation, MutationTable, counted_rows, format_mutation, parse_mutations
 from jaxprot.io.outputs import write_json
 from jaxprot.io.structures import SUFFIXES, read_structure, stem_of
 from jaxprot.io.tables import write_table
 from jaxprot.proteinmpnn.featurize import parse_chains
 from jaxprot.thermompnn.predict import Predictor, antisymmetry, locate, tie
-from jaxprot.thermompnn.results import Sites
+from jaxprot.thermompnn.results import Sites, spread_name
 
 _MAX_LISTED = 20
 
@@ -56,17 +56,19 @@ class Predictions:
       ddg: (m,) kcal/mol, positive = destabilising.
       sd: (m,) kcal/mol, uncertainty; NaN where not estimated.
       flag: doubts of each row, joined by ';'.
+      calibrated: whether `sd` was fitted to errors, or is the bare spread.
     """
 
     ddg: np.ndarray
     sd: np.ndarray
     flag: list[str]
+    calibrated: bool = True
 
 
 def rows_of(table: MutationTable) -> list[Row]:
     """Rows of a table."""
-    pairs = zip(table.structures, table.mutations, strict=True)
-    return [Row(f"line {line}", structure, mutations) for line, (structure, mutations) in enumerate(pairs, 2)]
+    triples = zip(table.lines, table.structures, table.mutations, strict=True)
+    return [Row(f"line {line}", structure, mutations) for line, structure, mutations in triples]
 
 
 def reverse_rows_of(table: MutationTable, source: str | os.PathLike) -> list[Row]:
@@ -84,7 +86,7 @@ def reverse_rows_of(table: MutationTable, source: str | os.PathLike) -> list[Row
     cells = [table.frame[name].tolist() for name in names]
     chains = table.frame["reverse_chain"].tolist() if "reverse_chain" in table.frame else [""] * len(table)
     rows, problems = [], []
-    for line, (structure, text, chain) in enumerate(zip(*cells, chains, strict=True), 2):
+    for line, structure, text, chain in zip(table.lines, *cells, chains, strict=True):
         try:
             mutations = parse_mutations(str(text))
         except InputError as error:
@@ -94,7 +96,9 @@ def reverse_rows_of(table: MutationTable, source: str | os.PathLike) -> list[Row
         mutations = tuple(dataclasses.replace(m, chain=m.chain or chain or None) for m in mutations)
         rows.append(Row(f"line {line}, reverse", str(structure or "").strip(), mutations))
     if problems:
-        raise InputError("\n  ".join([f"{source}: {len(problems)} rows cannot be used", *problems[:_MAX_LISTED]]))
+        raise InputError(
+            "\n  ".join([f"{source}: {counted_rows(len(problems))} cannot be used", *problems[:_MAX_LISTED]])
+        )
     return rows
 
 
@@ -170,7 +174,9 @@ class Plan:
             lines = [text for _, text in problems[:_MAX_LISTED]]
             if len(problems) > _MAX_LISTED:
                 lines.append(f"and {len(problems) - _MAX_LISTED} more")
-            raise InputError("\n  ".join([f"{source}: {len(problems)} rows do not fit their structures", *lines]))
+            raise InputError(
+                "\n  ".join([f"{source}: {counted_rows(len(problems))} without a match in the structures", *lines])
+            )
         self._rows = list(rows)
 
     @property
@@ -207,7 +213,7 @@ class Plan:
                     raise scan
                 job = self._jobs[number]
                 note(job, predictor.lookup(tie(scan, job.tied) if job.tied else scan, self._entries(job)))
-        return Predictions(ddg, sd, flag)
+        return Predictions(ddg, sd, flag, predictor.calibrated)
 
     def _entries(self, job: _Job) -> list[tuple[Mutation, ...]]:
         return [self._rows[number].mutations for number in job.rows]
@@ -291,20 +297,21 @@ def write_predictions(
       Names of the files.
     """
     n, out = len(table), []
+    ddg, sd = found.ddg.astype(np.float32), found.sd.astype(np.float32)  # what the model gave: no digits of double
     columns = {str(name): table.frame[name].to_numpy() for name in table.frame.columns}
-    result = {**columns, "ddg_kcal_mol": found.ddg[:n], "flag": np.array(found.flag[:n], dtype=object)}
+    result = {**columns, "ddg_kcal_mol": ddg[:n], "flag": np.array(found.flag[:n], dtype=object)}
     out.append(write_table(result, directory / "predictions", format))
     kept = {name: columns[name] for name in ("structure", "chain", "mutation") if name in columns}
     if np.isfinite(found.sd).any():
-        values = {"ddg_kcal_mol": found.ddg[:n], "sd_kcal_mol": found.sd[:n]}
+        values = {"ddg_kcal_mol": ddg[:n], "sd_kcal_mol": sd[:n]}
         out.append(write_table({**kept, **values}, directory / "uncertainty", format))
     if table.ddg is not None:
         out.append(directory / "metrics.json")
         write_json(out[-1], agreement(found.ddg[:n], np.array(table.ddg), table.structures))
     if len(found.ddg) > n:
         direct, inverse = found.ddg[:n], found.ddg[n:]
-        pairs = {"reverse_ddg_kcal_mol": inverse, "sum_kcal_mol": direct + inverse}
-        out.append(write_table({**kept, "ddg_kcal_mol": direct, **pairs}, directory / "antisymmetry", format))
+        pairs = {"reverse_ddg_kcal_mol": ddg[n:], "sum_kcal_mol": ddg[:n] + ddg[n:]}
+        out.append(write_table({**kept, "ddg_kcal_mol": ddg[:n], **pairs}, directory / "antisymmetry", format))
         out.append(directory / "antisymmetry.json")
         write_json(out[-1], antisymmetry(direct, inverse))
     return [path.name for path in out]

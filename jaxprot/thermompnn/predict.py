@@ -23,9 +23,10 @@ from jaxprot.nn.runner import Runner
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, pad_features, parse_chains
 from jaxprot.thermompnn import weights as tables
+from jaxprot.thermompnn.calibration import standard_deviation
 from jaxprot.thermompnn.config import ThermoMPNNConfig
 from jaxprot.thermompnn.model import ThermoMPNN
-from jaxprot.thermompnn.results import Doubles, Mutants, Scan, Sites, _joined, value_flags
+from jaxprot.thermompnn.results import Doubles, Mutants, Scan, Sites, joined, value_flags
 from jaxprot.weights import inspect, module
 from jaxprot.weights.convert import fill
 
@@ -92,22 +93,25 @@ class Predictor:
       source: where the weights come from.
 
     Attributes:
+      calibrated: whether the weights came with a calibration.
       seconds: wall time spent so far on reading and on featurizing structures.
     """
 
     def __init__(self, model: ThermoMPNN, uncertainty: dict[str, float] | None = None, source: str = ""):
         self.config = model.cfg
         self.runner = Runner(model)
+        self.calibrated = bool(uncertainty)
         self.uncertainty = {"noise": 0.1, "scale": 1.0, "floor": 0.0, **(uncertainty or {})}
         self.source = source
         self.seconds = {"read": 0.0, "featurize": 0.0}
 
     def pure(self) -> tuple[Callable[[Any, Features], Float[Array, "n 20"]], list[Array]]:
         """(apply, leaves): `apply(leaves, features)` is the scan as plain JAX, differentiable in weights and X."""
-        self._needs_single("pure()")
+        self.needs_single("pure()")
         return self.runner.pure(ddg_scan)
 
-    def _needs_single(self, what: str) -> None:
+    def needs_single(self, what: str) -> None:
+        """Raises an `InputError` that says what cannot be done with double-mutant weights, if these are such."""
         if self.config.kind != "single":
             raise InputError(
                 f"{self.source or 'these weights'}: a double-mutant model has no single-mutant scan, which {what} "
@@ -138,11 +142,10 @@ class Predictor:
         if spread is None:
             sd = np.full_like(ddg, np.nan)
         else:
-            u = self.uncertainty
-            sd = np.sqrt(u["floor"] ** 2 + (u["scale"] * spread[:n]) ** 2)
+            sd = standard_deviation(spread[:n], self.uncertainty["scale"], self.uncertainty["floor"])
             sd = np.where(sites.letter[:, None] == np.array(list(STANDARD)), 0.0, sd)
             sd = np.where(sites.predicted[:, None], sd, np.nan).astype(np.float32)
-        return Scan(structure.name, structure, sites, ddg, sd)
+        return Scan(structure.name, structure, sites, ddg, sd, self.calibrated)
 
     def scan(
         self,
@@ -166,7 +169,7 @@ class Predictor:
         Raises:
           InputError: not a structure, unknown chain, no backbone.
         """
-        self._needs_single("scan")
+        self.needs_single("scan")
         structure, parsed, features = self._prepare(structure, chains)
         ddg = np.asarray(self.runner(ddg_scan, features))
         spread = None
@@ -195,7 +198,7 @@ class Predictor:
         Yields:
           (number of the structure, its scan or the error that reading it gave), in the order in which they are ready.
         """
-        self._needs_single("scan")
+        self.needs_single("scan")
         held: dict[int, tuple[int, Structure, list[BackboneChain]]] = {}
         failed: list[tuple[int, Exception]] = []
 
@@ -267,7 +270,7 @@ class Predictor:
             doubts = [flags[i] for i, _ in places]
             letters = "".join(STANDARD[a] for i, a in places if STANDARD[a] != scan.sites.letter[i])
             extra = ["additive"] if len(places) > 1 else []
-            flag.append(_joined(extra, *doubts, value_flags(values.sum(), letters)))
+            flag.append(joined(extra, *doubts, value_flags(values.sum(), letters)))
         return Mutants(scan.name, np.array(ddg), np.array(sd), flag)
 
     def _check(self, sites: Sites, entries: Sequence[tuple[Mutation, ...]], name: str) -> None:
@@ -303,7 +306,7 @@ class Predictor:
         ddg = self._pairs(features, where[:, :, 0], where[:, :, 1])
         flags = sites.flags()
         flag = [
-            _joined(flags[p[0]], flags[p[1]], value_flags(v, STANDARD[a[0]] + STANDARD[a[1]]))
+            joined(flags[p[0]], flags[p[1]], value_flags(v, STANDARD[a[0]] + STANDARD[a[1]]))
             for p, a, v in zip(where[:, :, 0], where[:, :, 1], ddg, strict=True)
         ]
         return Mutants(structure.name, ddg, np.full(len(ddg), np.nan), flag)
@@ -330,6 +333,8 @@ class Predictor:
         max_distance: float = 5.0,
         max_ddg: float | None = -0.5,
         disulfide_penalty: float = 0.0,
+        samples: int = 4,
+        seed: int = 0,
     ) -> Doubles:
         """Predict all double mutants of residues close to each other.
 
@@ -340,6 +345,8 @@ class Predictor:
           max_distance: CA-CA distance in Å below which pairs are taken.
           max_ddg: keep pairs of at most this ddG, kcal/mol; None keeps all.
           disulfide_penalty: kcal/mol added for each mutated cysteine of a disulfide (SG within 3 Å of another).
+          samples: noised backbones for the uncertainty of the additive mode; 0 leaves it out.
+          seed: of the noise.
 
         Raises:
           InputError: unknown mode, or weights that cannot do it.
@@ -352,7 +359,7 @@ class Predictor:
                 "use `--weights thermompnn-d:ens1` (fetched) or a ThermoMPNN-D checkpoint, or `--mode additive`"
             )
         if mode == "additive":
-            self._needs_single("additive doubles")
+            self.needs_single("additive doubles")
         structure, parsed, features = self._prepare(structure, chains)
         sites = Sites.of(parsed)
         ca = np.concatenate([c.xyz for c in parsed])[:, 1]
@@ -361,23 +368,33 @@ class Predictor:
         close = np.triu((distance > 0) & (distance < max_distance), 1) & usable[:, None] & usable[None]
         pairs = np.argwhere(close)
         wild = np.array([STANDARD.index(c) if c != "-" else -1 for c in sites.letter])
-        letters = np.array([(a, b) for a in range(20) for b in range(20)])
-        positions = np.repeat(pairs, len(letters), axis=0)
-        mutants = np.tile(letters, (len(pairs), 1))
-        kept = (mutants != wild[positions]).all(axis=1)
-        positions, mutants = positions[kept], mutants[kept]
+        letters = np.array([(a, b) for a in range(20) for b in range(20)], np.int32)
+        bridged = disulfides(structure, sites) if disulfide_penalty else np.zeros(len(wild))
+        single = sd = None
         if mode == "additive":
-            single = np.asarray(self.runner(ddg_scan, features))
-            ddg = single[positions, mutants].sum(axis=1)
-        else:
-            ddg = self._pairs(features, positions, mutants)
-        if disulfide_penalty:
-            bridged = disulfides(structure, sites)
-            ddg = ddg + disulfide_penalty * bridged[positions].sum(axis=1)
-        if max_ddg is not None:
-            kept = ddg <= max_ddg
-            positions, mutants, ddg = positions[kept], mutants[kept], ddg[kept]
-        return Doubles(structure.name, sites, mode, positions, mutants, distance[tuple(positions.T)], ddg)
+            scan = self.scan(structure, chains, samples=samples, seed=seed)
+            single, sd = scan.ddg, scan.sd
+        # In chunks, and filtered at once: all pairs of a large protein have more than 10^7 double mutants.
+        found: list[tuple[np.ndarray, ...]] = []
+        for start in range(0, max(len(pairs), 1), _PAIR_CHUNK // 4):
+            part = pairs[start : start + _PAIR_CHUNK // 4]
+            positions = np.repeat(part, len(letters), axis=0)
+            mutants = np.tile(letters, (len(part), 1))
+            kept = (mutants != wild[positions]).all(axis=1)
+            positions, mutants = positions[kept], mutants[kept]
+            if single is not None and sd is not None:
+                ddg = single[positions, mutants].sum(axis=1)
+                error = np.sqrt((sd[positions, mutants] ** 2).sum(axis=1))
+            else:
+                ddg = self._pairs(features, positions, mutants)
+                error = np.full(len(ddg), np.nan, np.float32)
+            ddg = ddg + np.float32(disulfide_penalty) * bridged[positions].sum(axis=1).astype(np.float32)
+            kept = np.ones(len(ddg), bool) if max_ddg is None else ddg <= max_ddg
+            found.append((positions[kept], mutants[kept], ddg[kept], error[kept]))
+        positions, mutants, ddg, error = (np.concatenate(column) for column in zip(*found, strict=True))
+        apart = distance[tuple(positions.T)]
+        calibrated = self.calibrated
+        return Doubles(structure.name, sites, mode, positions, mutants, apart, ddg, error, calibrated)
 
 
 def locate(sites: Sites, mutation: Mutation, name: str = "structure") -> tuple[int, int]:
@@ -435,7 +452,7 @@ def tie(scan: Scan, groups: Sequence[Sequence[str]]) -> Scan:
                 )
             ddg[same] = scan.ddg[same].sum(axis=0)
             variance[same] = (scan.sd[same] ** 2).sum(axis=0)
-    return Scan(scan.name, scan.structure, s, ddg, np.sqrt(variance))
+    return Scan(scan.name, scan.structure, s, ddg, np.sqrt(variance), scan.calibrated)
 
 
 def disulfides(structure: Structure, sites: Sites, cutoff: float = 3.0) -> np.ndarray:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RANGE = (-1.0, 5.0)
 """ddG, kcal/mol, that the training data resolve; predictions outside are flagged."""
 
+_BROKEN_BOND = 2.0  # Å from C to N; a peptide bond is 1.33 Å, strained models reach 1.7 Å
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sites:
@@ -69,6 +71,10 @@ class Sites:
         ends = self.index == 0
         before = np.concatenate([[False], gap[:-1]]) & ~ends
         after = np.concatenate([gap[1:], [False]]) & ~np.concatenate([ends[1:], [True]])
+        xyz = np.concatenate([chain.xyz for chain in self.chains])
+        bond = np.linalg.norm(xyz[1:, 0] - xyz[:-1, 2], axis=-1)
+        broken = np.concatenate([[False], (bond > _BROKEN_BOND) & ~ends[1:]])
+        before, after = before | broken, after | np.concatenate([broken[1:], [False]])
         out = []
         for resolved, beside, letter in zip(self.resolved, before | after, self.letter, strict=True):
             doubts = []
@@ -94,7 +100,19 @@ def value_flags(ddg: float | np.ndarray, mutants: str) -> list[str]:
     return doubts
 
 
-def _joined(*groups: list[str]) -> str:
+def spread_name(calibrated: bool) -> str:
+    """Column of an uncertainty: a standard deviation, or the bare spread of weights without a calibration."""
+    return "sd_kcal_mol" if calibrated else "uncalibrated_spread_kcal_mol"
+
+
+def _remove_earlier(directory: pathlib.Path, tables: tuple[str, ...], files: tuple[str, ...] = ()) -> None:
+    """Removes what an earlier run left, so that files of two runs do not stand side by side."""
+    for name in (*files, *(f"{table}.{suffix}" for table in tables for suffix in ("csv", "parquet"))):
+        (directory / name).unlink(missing_ok=True)
+
+
+def joined(*groups: list[str]) -> str:
+    """Flags of several sources, each once, separated by ';'."""
     return ";".join(dict.fromkeys(flag for group in groups for flag in group))
 
 
@@ -109,6 +127,8 @@ class Scan:
       ddg: (n, 20) kcal/mol in the order ACDEFGHIKLMNPQRSTVWY, positive = destabilising; 0 for the wild type, NaN for
         gaps.
       sd: (n, 20) kcal/mol, uncertainty of each value (one standard deviation); NaN where not estimated.
+      calibrated: whether `sd` was fitted to errors on held-out proteins; otherwise it is the bare spread over noised
+        backbones, which says nothing of the errors of the model itself.
     """
 
     name: str
@@ -116,6 +136,7 @@ class Scan:
     sites: Sites
     ddg: np.ndarray
     sd: np.ndarray
+    calibrated: bool = True
 
     @property
     def mean(self) -> np.ndarray:
@@ -162,10 +183,10 @@ class Scan:
         for r, out in zip(rows, outside, strict=True):
             for letter, far in zip(STANDARD, out, strict=True):
                 if letter == s.letter[r]:
-                    flag.append(_joined(flags[r]))
+                    flag.append(joined(flags[r]))
                 else:
                     flag.append(
-                        _joined(
+                        joined(
                             flags[r],
                             ["cysteine"] if letter == "C" else [],
                             ["outside_training_range"] if far else [],
@@ -238,6 +259,7 @@ class Scan:
           OutputError: the folder already holds results (and not `overwrite`), or cannot be written.
         """
         directory = RunDirectory(directory, overwrite).folder()
+        _remove_earlier(directory, ("scan", "uncertainty", "best"), ("ddg.pdb", "ddg.cif"))
         columns = {**self.columns(), "sd_kcal_mol": self.sd[self.sites.predicted].reshape(-1)}
         if not cysteine:
             kept = (columns["mut"] != "C") | (columns["wt"] == "C")
@@ -246,7 +268,7 @@ class Scan:
         write_table(columns, directory / "scan", format)
         if np.isfinite(sd).any():
             del columns["flag"]
-            write_table({**columns, "sd_kcal_mol": sd}, directory / "uncertainty", format)
+            write_table({**columns, spread_name(self.calibrated): sd}, directory / "uncertainty", format)
         if best:
             write_table(self.best(cysteine=cysteine), directory / "best", format)
         self.plot(directory / "heatmap.png")
@@ -266,7 +288,7 @@ class Mutants:
 
     Attributes:
       name: of the structure.
-      ddg: (m,) kcal/mol, positive = destabilising; NaN for entries in `errors`.
+      ddg: (m,) kcal/mol, positive = destabilising.
       sd: (m,) kcal/mol uncertainty.
       flag: (m,) doubts, joined by ';'. `additive` marks sums of single mutations.
     """
@@ -289,6 +311,8 @@ class Doubles:
       mutants: (p, 2) letters as indices into ACDEFGHIKLMNPQRSTVWY.
       distance: (p,) CA-CA distance in Å.
       ddg: (p,) kcal/mol, positive = destabilising.
+      sd: (p,) kcal/mol, from those of the two single mutations as if independent (additive mode); NaN otherwise.
+      calibrated: as for `Scan`.
     """
 
     name: str
@@ -298,6 +322,8 @@ class Doubles:
     mutants: np.ndarray
     distance: np.ndarray
     ddg: np.ndarray
+    sd: np.ndarray
+    calibrated: bool = True
 
     def columns(self) -> dict[str, np.ndarray]:
         """Columns of `doubles.csv`."""
@@ -321,7 +347,12 @@ class Doubles:
         return pandas.DataFrame(self.columns())
 
     def write(self, directory: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> pathlib.Path:  # noqa: A002
-        """Writes the table `doubles`."""
+        """Writes the tables `doubles` and, where it is known, `uncertainty` (row by row the same mutants)."""
         directory = RunDirectory(directory, overwrite).folder()
-        write_table(self.columns(), directory / "doubles", format)
+        _remove_earlier(directory, ("doubles", "uncertainty"))
+        columns = self.columns()
+        write_table(columns, directory / "doubles", format)
+        if np.isfinite(self.sd).any():
+            del columns["ca_distance"]
+            write_table({**columns, spread_name(self.calibrated): self.sd}, directory / "uncertainty", format)
         return directory

@@ -61,23 +61,27 @@ def assemble(build: Callable[[], nnx.Module] | Blueprint, tensors: Mapping[str, 
     """The module with these parameters, without initialising it first.
 
     Raises:
-      CheckpointError: a parameter is missing or of another shape.
+      CheckpointError: parameters missing, unexpected, of another shape or not finite; all of them in one message.
     """
     blueprint = _blueprint(build)
-    wrong = []
+    expected = shapes(blueprint)
+    problems = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "of wrong shape": [n for n, shape in expected.items() if n in tensors and tuple(tensors[n].shape) != shape],
+        "not finite": [
+            n for n in expected if n in tensors and not np.isfinite(np.asarray(tensors[n], np.float32)).all()
+        ],
+    }
+    if any(problems.values()):
+        told = [
+            f"{len(names)} {kind} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+            for kind, names in problems.items()
+            if names
+        ]
+        raise CheckpointError(f"parameters {'; '.join(told)}; are these the weights of another model?")
 
     def leaf(path, abstract):
-        name = ".".join(str(k.key) for k in path)
-        value = tensors.get(name)
-        if value is None or tuple(value.shape) != tuple(abstract.shape):
-            wrong.append(name)
-            return abstract
-        return jnp.asarray(value, abstract.dtype)
+        return jnp.asarray(tensors[".".join(str(k.key) for k in path)], abstract.dtype)
 
-    filled = jax.tree_util.tree_map_with_path(leaf, blueprint.params)
-    if wrong:
-        raise CheckpointError(
-            f"{len(wrong)} parameters missing or of wrong shape ({', '.join(wrong[:5])}"
-            f"{', ...' if len(wrong) > 5 else ''}); are these the weights of another model?"
-        )
-    return nnx.merge(blueprint.graphdef, filled)
+    return nnx.merge(blueprint.graphdef, jax.tree_util.tree_map_with_path(leaf, blueprint.params))
