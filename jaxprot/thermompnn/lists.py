@@ -303,7 +303,7 @@ def write_predictions(
     out.append(write_table(result, directory / "predictions", format))
     kept = {name: columns[name] for name in ("structure", "chain", "mutation") if name in columns}
     if np.isfinite(found.sd).any():
-        values = {"ddg_kcal_mol": ddg[:n], "sd_kcal_mol": sd[:n]}
+        values = {"ddg_kcal_mol": ddg[:n], spread_name(found.calibrated): sd[:n]}
         out.append(write_table({**kept, **values}, directory / "uncertainty", format))
     if table.ddg is not None:
         out.append(directory / "metrics.json")
