@@ -3,10 +3,13 @@
 Numbers are author numbers of the file, with insertion code; letters are one-letter codes of the twenty amino acids.
 """
 
+import csv
 import dataclasses
+import gzip
 import math
 import os
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxprot.core.errors import InputError
@@ -95,6 +98,11 @@ def format_mutation(mutation: Mutation | tuple[Mutation, ...]) -> str:
     return f"{prefix}{mutation.wt}{mutation.resid}{mutation.icode}{mutation.mut}"
 
 
+def counted_rows(count: int) -> str:
+    """`1 row`, `2 rows`, ..."""
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class MutationTable:
     """A list of mutations over structures.
@@ -102,10 +110,16 @@ class MutationTable:
     Attributes:
       frame: the table as read, all columns; `structure`, `chain` and `mutation` are text.
       mutations: per row the parsed mutations; those without a chain of their own carry that of the `chain` column.
+      lines: line of the file that each row begins on, counted from 1; by default those of a file without blank lines.
     """
 
     frame: "pandas.DataFrame"
     mutations: list[tuple[Mutation, ...]]
+    lines: Sequence[int] = ()
+
+    def __post_init__(self):
+        if not self.lines:
+            object.__setattr__(self, "lines", range(2, 2 + len(self.frame)))
 
     def __len__(self) -> int:
         return len(self.mutations)
@@ -145,10 +159,9 @@ def read_mutation_table(path: str | os.PathLike) -> MutationTable:
         if column in frame:
             frame[column] = [str(value).strip() for value in frame[column].fillna("")]
     chains = frame["chain"].tolist() if "chain" in frame else [""] * len(frame)
+    lines = _line_numbers(path, len(frame))
     problems, mutations = [], []
-    for row, (structure, chain, text) in enumerate(
-        zip(frame["structure"], chains, frame["mutation"], strict=True), start=2
-    ):
+    for row, structure, chain, text in zip(lines, frame["structure"], chains, frame["mutation"], strict=True):
         try:
             if not structure:
                 raise InputError("no structure named")
@@ -159,21 +172,40 @@ def read_mutation_table(path: str | os.PathLike) -> MutationTable:
         mutations.append(
             tuple(dataclasses.replace(one, chain=chain) if chain and one.chain is None else one for one in parsed)
         )
-    problems += _read_ddg(frame)
+    problems += _read_ddg(frame, lines)
     if problems:
         shown = problems[:_MAX_LISTED] + (
             [f"and {len(problems) - _MAX_LISTED} more"] if len(problems) > _MAX_LISTED else []
         )
-        raise InputError(f"{path}: {len(problems)} rows cannot be used\n  " + "\n  ".join(shown))
-    return MutationTable(frame, mutations)
+        raise InputError(f"{path}: {counted_rows(len(problems))} cannot be used\n  " + "\n  ".join(shown))
+    return MutationTable(frame, mutations, lines)
 
 
-def _read_ddg(frame: "pandas.DataFrame") -> list[str]:
+def _line_numbers(path: str | os.PathLike, count: int) -> Sequence[int]:
+    """Lines of the file that its `count` rows begin on; blank lines, which the reader of tables drops, count."""
+    name = str(path).lower()
+    plain = range(2, 2 + count)
+    if name.endswith(".parquet"):
+        return plain
+    starts, end = [], 0
+    try:
+        with (gzip.open if name.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter="\t" if name.endswith((".tsv", ".tsv.gz")) else ",")
+            for cells in reader:
+                if len(cells) > 1 or "".join(cells).strip():
+                    starts.append(end + 1)
+                end = reader.line_num  # a quoted cell may hold line breaks
+    except (OSError, ValueError, csv.Error):
+        return plain
+    return starts[1:] if len(starts) == count + 1 else plain
+
+
+def _read_ddg(frame: "pandas.DataFrame", lines: Sequence[int]) -> list[str]:
     """Turns the `ddg` column into numbers in place (empty = NaN) and names the rows that are none."""
     if "ddg" not in frame:
         return []
     numbers, problems = [], []
-    for row, value in enumerate(frame["ddg"].tolist(), start=2):
+    for row, value in zip(lines, frame["ddg"].tolist(), strict=True):
         text = "" if value is None else str(value).strip()
         try:
             number = float(text) if text.lower() not in ("", "na", "<na>") else math.nan

@@ -174,9 +174,8 @@ class Plan:
             lines = [text for _, text in problems[:_MAX_LISTED]]
             if len(problems) > _MAX_LISTED:
                 lines.append(f"and {len(problems) - _MAX_LISTED} more")
-            raise InputError(
-                "\n  ".join([f"{source}: {counted_rows(len(problems))} without a match in the structures", *lines])
-            )
+            fit = "row does not fit its structure" if len(problems) == 1 else "rows do not fit their structures"
+            raise InputError("\n  ".join([f"{source}: {len(problems)} {fit}", *lines]))
         self._rows = list(rows)
 
     @property

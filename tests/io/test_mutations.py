@@ -1,5 +1,6 @@
 """Mutation notation and lists."""
 
+import gzip
 import math
 
 import pytest
@@ -94,6 +95,19 @@ def test_all_bad_rows_are_named_at_once(tmp_path):
     message = str(caught.value)
     assert "list.csv: 4 rows cannot be used" in message
     assert all(f"line {n}:" in message for n in (3, 4, 5, 6)) and "line 2" not in message
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz"])
+def test_lines_are_those_of_the_file(tmp_path, name):
+    text = 'structure,mutation,note\n\ns,A1G,"two\nlines"\n \n\ns,A1,x\n'
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    with pytest.raises(InputError, match=r"1 row cannot be used\n  line 7: ") as caught:
+        read_mutation_table(path)
+    assert str(caught.value).count("line ") == 1
+    text = text.replace("A1,", "A1V,")
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    assert list(read_mutation_table(path).lines) == [3, 7]
 
 
 @pytest.mark.parametrize(
