@@ -46,6 +46,9 @@ def fit(
 
     Returns:
       The path of the best weights by `cfg.task.monitor`.
+
+    Raises:
+      FloatingPointError: the loss is not finite, or `cfg.task.monitor` never was, so that there are no best weights.
     """
     run = pathlib.Path(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -97,4 +100,8 @@ def fit(
             if done % cfg.save_every == 0 or done == cfg.steps:
                 checkpoints.save(state, {"step": done})
     checkpoints.close()
+    if best == -np.inf:
+        raise FloatingPointError(
+            f"{run}: {task.monitor} was never a finite number, so no weights were kept; are there validation data?"
+        )
     return best_path

@@ -75,6 +75,17 @@ def test_the_gradient_is_that_of_the_weighted_mean(key):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), grad, expected)
 
 
+class NeverFinite(LineTask):
+    def evaluator(self, graphdef):
+        return lambda params: {"fit": float("nan")}
+
+
+def test_a_figure_that_is_never_finite_is_an_error(tmp_path):
+    cfg = dataclasses.replace(CONFIG, task=NeverFinite(), steps=4, evaluate_every=2)
+    with pytest.raises(FloatingPointError, match="fit was never a finite number"):
+        fit(cfg, tmp_path / "run")
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_training_learns_and_leaves_the_best_weights(tmp_path, name):
     cfg = dataclasses.replace(CONFIG, steps=300, optim=dataclasses.replace(CONFIG.optim, name=name, lr=0.2))
