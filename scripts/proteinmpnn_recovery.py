@@ -33,13 +33,14 @@ def main() -> int:
     import numpy as np
 
     import jaxprot
+    from jaxprot.cli.options import compilation_cache
     from jaxprot.core.buckets import bucket_length
     from jaxprot.proteinmpnn.data import read_chain_archive
     from jaxprot.proteinmpnn.featurize import pad_features
     from jaxprot.proteinmpnn.predict import sample_sequences, score_sequences
     from jaxprot.proteinmpnn.sampling import Constraints, make_ties
 
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxprot/xla"))
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
     designer = jaxprot.load(args.weights)
     nll, kept, count = [], [], []
     for number, features in enumerate(read_chain_archive(args.chains)):

@@ -126,16 +126,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--steps", type=int, help="instead of the experiments'; a comparison needs one number for all")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--cache", default=os.path.expanduser("~/.cache/jaxprot/xla"), help="of compiled programs")
+    parser.add_argument("--cache", type=pathlib.Path, help="of compiled programs; default: in jaxprot's cache folder")
     parser.add_argument("--quiet", action="store_true", help="the table only")
     args = parser.parse_args(argv)
 
     import jax
 
+    from jaxprot.cli.options import compilation_cache
     from jaxprot.core.errors import JaxprotError
     from jaxprot.io.outputs import write_json, write_text
 
-    jax.config.update("jax_compilation_cache_dir", args.cache)
+    jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     experiments = ROOT / "experiments" / "thermompnn"
     report: dict = {"variants": {}, "n_seeds": args.seeds, "steps": args.steps}

@@ -129,12 +129,14 @@ def main() -> int:
     parser.add_argument("--run", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, help="stability runs that are averaged")
     parser.add_argument("--steps", type=int, help="instead of the experiment's")
-    parser.add_argument("--cache", default=os.path.expanduser("~/.cache/jaxprot/xla"), help="of compiled programs")
+    parser.add_argument("--cache", type=pathlib.Path, help="of compiled programs; default: in jaxprot's cache folder")
     args = parser.parse_args()
 
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", args.cache)
+    from jaxprot.cli.options import compilation_cache
+
+    jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if args.stage == "design":
         cfg = experiment("proteinmpnn/default")

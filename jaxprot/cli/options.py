@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -16,7 +16,6 @@ import tyro
 
 from jaxprot.core.errors import InputError, JaxprotError
 
-STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,7 +43,7 @@ class Common(Compute):
     weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "default"
     """A registered name (`jaxprot weights list`) or a checkpoint file."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of everything random, 0 to 2147483647."""
     format: Literal["csv", "parquet"] = "csv"
     """Format of tables."""
 
@@ -69,37 +68,75 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
 
 
 def start(common: Compute) -> None:
-    """Chooses device and compilation cache; must run before jax is imported.
+    """Checks what can be checked at once, and chooses device and compilation cache; must run before jax is imported.
 
     Environment variables are used because importing jax here would cost every command a second, needed or not.
+
+    Raises:
+      InputError: a seed out of range, parquet without its library, no such device, a cache that cannot be made.
     """
+    _check(common)
     if common.device != "auto":
         os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(common.device, common.device)
     if not common.debug:
         # Each program from the cache makes XLA complain in pages about two tuning hints that it takes for features of
         # the processor; the folder below is never shared by different processors.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if common.compile_cache == "off":
+    _use_cache(common.compile_cache)
+    if common.device not in ("auto", "cpu"):
+        _check_device(common.device)
+
+
+def _check(common: Compute) -> None:
+    """Raises what would otherwise be said after minutes of work."""
+    seed = getattr(common, "seed", 0)
+    if not 0 <= seed < 2**31:
+        raise InputError(f"--seed {seed}: give a number from 0 to {2**31 - 1}")
+    if getattr(common, "format", "csv") == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise InputError("--format parquet needs pyarrow: pip install 'jaxprot[parquet]'; or use --format csv")
+
+
+def _check_device(kind: str) -> None:
+    import jax
+
+    try:
+        if jax.devices(kind):
+            return
+    except (RuntimeError, AssertionError):  # jax asserts that every platform it was asked for has devices
+        pass
+    jax.config.update("jax_platforms", None)
+    there = ", ".join(sorted({device.platform for device in jax.devices()}))
+    needs = "; a GPU needs pip install 'jaxprot[cuda]'" if kind == "gpu" else ""
+    raise InputError(f"--device {kind}: there is none that jax can use here; there is: {there}{needs}")
+
+
+def _use_cache(where: str) -> None:
+    if where == "off":
         os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         return
-    if common.compile_cache == "auto":
+    if where == "auto":
         if "JAX_COMPILATION_CACHE_DIR" in os.environ:
             return
-        from jaxprot.weights.registry import cache_directory
-
-        folder = cache_directory() / "xla" / processor()
+        folder = compilation_cache()
     else:
-        folder = Path(common.compile_cache).expanduser().absolute()
+        folder = Path(where).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if common.compile_cache != "auto":
+        if where != "auto":
             raise InputError(f"--compile-cache {folder}: cannot be made ({error.strerror or error})") from error
         return  # a cache is a convenience: a read-only home must not stop the run
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     # Kept however short the compilation was: all the small programs together are most of a start.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def compilation_cache() -> Path:
+    """The folder of compiled programs in jaxprot's cache folder, one for each kind of processor; may not exist yet."""
+    from jaxprot.weights.registry import cache_directory
+
+    return cache_directory() / "xla" / processor()
 
 
 def processor() -> str:
@@ -167,45 +204,38 @@ def record(
     write_run_json(directory, content)
 
 
-def expand(inputs: Iterable[Path], suffixes: Sequence[str] = STRUCTURE_SUFFIXES) -> list[Path]:
-    """Files from files and folders (a folder stands for its files with one of `suffixes`, also `.gz`; sorted).
+def expand(inputs: Iterable[Path], also: Sequence[str] = ()) -> list[Path]:
+    """Files from files and folders (a folder stands for its structures, and files with a suffix of `also`; sorted).
 
     Raises:
       InputError: nothing given, or a folder without such files.
     """
+    from jaxprot.io.structures import SUFFIXES
+
+    suffixes = (*SUFFIXES, *also)
     files: list[Path] = []
     for path in inputs:
         if not path.is_dir():
             files.append(path)
             continue
-        found = sorted(item for item in path.iterdir() if _suffix(item) in suffixes and item.is_file())
+        found = sorted(item for item in path.iterdir() if item.name.lower().endswith(suffixes) and item.is_file())
         if not found:
-            raise InputError(f"{path}: no {', '.join(suffixes)} files (also .gz) in this folder")
+            shown = ", ".join(suffix for suffix in suffixes if not suffix.endswith(".gz"))
+            raise InputError(f"{path}: no {shown} files (also .gz) in this folder")
         files += found
     if not files:
         raise InputError("no input; give files or a folder (--help shows how)")
     return files
 
 
-def _suffix(path: Path) -> str:
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
-
-
-def stem(path: Path) -> str:
-    """File name without `.gz` and without its suffix."""
-    name = path.name
-    if name.lower().endswith(".gz"):
-        name = name[:-3]
-    return Path(name).stem
-
-
 def stems(paths: Sequence[Path]) -> list[str]:
     """One name per input for its results; equal stems get `-2`, `-3`, ... in order."""
+    from jaxprot.io.structures import stem_of
+
     taken: set[str] = set()
     names = []
     for path in paths:
-        base = name = stem(path)
+        base = name = stem_of(path)
         number = 2
         while name.lower() in taken:  # lower: some file systems do not tell "a" from "A"
             name = f"{base}-{number}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import STRUCTURE_SUFFIXES, StructureOptions, expand, load, record, run_many, stems
+from jaxprot.cli.options import StructureOptions, expand, load, record, run_many, stems
 from jaxprot.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class DesignOptions(InputOptions):
     tied_jsonl: _Json = None
     """Positions that get the same letter."""
     homo_oligomer: bool = False
-    """Equal positions of all designed chains get the same letter."""
+    """Equal positions of all designed chains get the same letter. As in the published tool, a position that one chain
+    lacks (unresolved) keeps that chain's letter in all of them, X for a gap; a warning names such residues."""
     pssm_jsonl: _Json = None
     """Position-specific scores."""
     pssm_multi: float = 0.0
@@ -103,7 +104,7 @@ class _Targets:
 
     def __init__(self, options: InputOptions):
         self.options = options
-        self.paths = expand(options.inputs, (*STRUCTURE_SUFFIXES, ".jsonl"))
+        self.paths = expand(options.inputs, also=(".jsonl",))
         self.parsed: dict[_Target, list[BackboneChain]] = {}
         self.items: list[_Target] = []
         for path in self.paths:

@@ -141,6 +141,9 @@ class PredictOptions(Common):
 def predict(options: PredictOptions) -> int:
     """Predicts the stability change of the mutations in a table, over any number of structures.
 
+    The whole table is checked before anything is computed: a row that does not fit, or a structure that cannot be read,
+    ends the command (code 2) with all such rows listed and nothing written.
+
     Writes predictions.csv: the table with ddg_kcal_mol (positive values destabilise) and flag; with a column ddg
     (kcal/mol, same sign) also metrics.json.
     """

@@ -126,6 +126,27 @@ def test_options_are_parsed(fake, tmp_path):
     assert os.environ["JAX_PLATFORMS"] == "cpu"
 
 
+@pytest.mark.parametrize("seed", ["-1", "2147483648", "99999999999999999999"])
+def test_seed_out_of_range(fake, seed, capsys):
+    assert cli.main(["fake", "--seed", seed]) == 2
+    assert f"--seed {seed}: give a number from 0 to 2147483647" in capsys.readouterr().err
+    assert not fake
+
+
+def test_parquet_without_its_library_is_refused_before_anything_runs(fake, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert cli.main(["fake", "--format", "parquet"]) == 2
+    assert "needs pyarrow" in capsys.readouterr().err
+    assert not fake
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    done = jaxprot("thermompnn", "scan", "x.pdb", "--device", "tpu", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("jaxprot: error: --device tpu: there is none")
+    assert "there is: cpu" in done.stderr or "there is: gpu" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--bogus"], ["--seed", "x"], ["--format", "xls"]], ids=str)
 def test_wrong_options_end_with_code_2(fake, arguments):
     with pytest.raises(SystemExit) as caught:
