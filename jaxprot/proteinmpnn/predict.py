@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxprot.core import residues
 from jaxprot.core.buckets import bucket_length, pad_to
-from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.core.errors import CheckpointError, InputError, naming
 from jaxprot.core.structure import Structure
 from jaxprot.io.structures import read_structure
 from jaxprot.nn.runner import Runner
@@ -139,9 +139,11 @@ class Designer:
         self, structure: Structure | str | os.PathLike, chains: str | Sequence[str] | None = None, **options: Any
     ) -> tuple[str, DesignInputs]:
         """Name and `DesignInputs` of a structure; options as in `jaxprot.proteinmpnn.inputs.design_inputs`."""
+        source = structure
         if not isinstance(structure, Structure):
             structure = read_structure(structure)
-        parsed = parse_chains(structure, chains, ca_only=self.config.ca_only)
+        with naming(source, structure.name):
+            parsed = parse_chains(structure, chains, ca_only=self.config.ca_only)
         return structure.name, design_inputs(structure.name, parsed, **options)
 
     def _given(

@@ -121,11 +121,12 @@ class Predictor:
     def _prepare(
         self, structure: Structure | str | os.PathLike, chains: str | Sequence[str] | None
     ) -> tuple[Structure, list[BackboneChain], Features]:
-        begin = time.perf_counter()
+        begin, source = time.perf_counter(), structure
         if not isinstance(structure, Structure):
             structure = read_structure(structure)
         read = time.perf_counter()
-        parsed = parse_chains(structure, chains)
+        with naming(source, structure.name):
+            parsed = parse_chains(structure, chains)
         features = featurize(parsed, sort=False)
         features = pad_features(features, bucket_length(len(features.S)))
         self.seconds["read"] += read - begin
