@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from jaxprot.core.buckets import bucket_length
-from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.core.errors import CheckpointError, InputError, naming
 from jaxprot.core.residues import STANDARD
 from jaxprot.core.structure import Structure
 from jaxprot.io.mutations import Mutation, parse_mutations
