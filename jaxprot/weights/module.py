@@ -79,7 +79,7 @@ def assemble(build: Callable[[], nnx.Module] | Blueprint, tensors: Mapping[str, 
             for kind, names in problems.items()
             if names
         ]
-        raise CheckpointError(f"parameters {'; '.join(told)}; are these the weights of another model?")
+        raise CheckpointError(f"parameters: {'; '.join(told)}; are these the weights of another model?")
 
     def leaf(path, abstract):
         return jnp.asarray(tensors[".".join(str(k.key) for k in path)], abstract.dtype)

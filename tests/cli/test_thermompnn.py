@@ -273,7 +273,7 @@ def test_checkpoints_that_cannot_be_used(run, short, golden_checkpoint, writer, 
         (cut, "truncated"),
         (golden_checkpoint("v_48_020.pt"), "not a ThermoMPNN checkpoint"),
         (other, "not of thermompnn"),
-        (lacking, "1 parameters missing"),
+        (lacking, "parameters: 1 missing"),
         (short, "short.pdb"),
     ):
         done = run("thermompnn", "scan", short, "--weights", path, "-o", tmp_path / "out")
@@ -420,7 +420,7 @@ def test_antisymmetry_of_pairs(run, library, fold, tmp_path):
 def test_additive_doubles(run, short, tmp_path):
     out = tmp_path / "out"
     assert run("thermompnn", "doubles", short, "-o", out, "--max-ddg", "inf", "--max-distance", 6).code == 0
-    assert names(out) == {"doubles.csv", "run.json"}
+    assert names(out) == {"doubles.csv", "uncertainty.csv", "run.json"}
     columns = [f"{name}{n}" for n in (1, 2) for name in ("chain", "resid", "icode", "wt", "mut")]
     assert header(out / "doubles.csv") == [*columns, "ca_distance", "ddg_kcal_mol"]
     table = read_table(out / "doubles.csv")
