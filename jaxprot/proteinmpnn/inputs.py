@@ -6,6 +6,7 @@ or the object that such a file holds: `{structure name: ...}` for all but `bias_
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from jaxprot.core.errors import InputError
 from jaxprot.core.residues import ALPHABET, BACKBONE
 from jaxprot.io.outputs import atomic_path
 from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, order_chains
+
+log = logging.getLogger(__name__)
 
 Source = str | os.PathLike | Mapping[str, Any]
 
@@ -118,14 +121,18 @@ def design_inputs(
         fixed_positions[chain] = [int(p) for p in _integers(given, where)]
         layout.rows(chain, fixed_positions[chain], where)
     groups, weights = _ties(layout, name, _entry(tied, name, "tied positions"))
+    _warn_of_unresolved_ties(name, ordered, groups)
+    everywhere = _letter_mask(omit_AA, "omit_AA")
+    by_position = _omitted(layout, name, _entry(omit, name, "omitted letters"))
+    _check_letters_left(name, ordered, chosen, fixed_positions, np.maximum(everywhere, by_position))
     return DesignInputs(
         chains=tuple(ordered),
         designed=tuple(chosen),
         fixed=fixed_positions,
         tied_groups=groups,
         tied_weights=weights,
-        omit_AA=_letter_mask(omit_AA, "omit_AA"),
-        omit_by_pos=_omitted(layout, name, _entry(omit, name, "omitted letters")),
+        omit_AA=everywhere,
+        omit_by_pos=by_position,
         bias_AA=_letter_bias(bias_AA),
         bias_by_res=by_residue,
         pssm_coef=coef,
@@ -306,6 +313,43 @@ def _ties(layout: _Layout, name: str, entry: Any) -> tuple[list[list[int]], np.n
     return groups, weights
 
 
+def _warn_of_unresolved_ties(name: str, chains: Sequence[BackboneChain], groups: Sequence[Sequence[int]]) -> None:
+    """Says which residues decide the letter of their tied partners, as in the published tool, by being unresolved."""
+    labels = [
+        f"{chain.id}:{resid}{icode}"
+        for chain in chains
+        for resid, icode in zip(chain.resid.tolist(), chain.icode.tolist(), strict=True)
+    ]
+    # CA alone: a chain of a CA-only model has no other atoms.
+    seen = np.concatenate([np.isfinite(c.xyz[:, 1]).all(-1) & ((c.mask > 0) | ~(c.mask > 0).any()) for c in chains])
+    found = [row for group in groups if seen[list(group)].any() for row in group if not seen[row]]
+    if found:
+        shown = ", ".join(labels[row] for row in found[:10]) + (
+            f" and {len(found) - 10} more" if len(found) > 10 else ""
+        )
+        log.warning(
+            "%s: tied residues without a whole backbone keep their letter (a gap: X), and their partners get it: %s",
+            name,
+            shown,
+        )
+
+
+def _check_letters_left(
+    name: str, chains: Sequence[BackboneChain], designed: Sequence[str], fixed: Mapping[str, list[int]], out: np.ndarray
+) -> None:
+    """Raises if a position that is designed may take no amino acid at all."""
+    start = 0
+    for chain in chains:
+        none = out[start : start + len(chain), :20].all(1)
+        start += len(chain)
+        rows = [i for i in np.flatnonzero(none) + 1 if i not in fixed.get(chain.id, ())] if none.any() else []
+        if rows and chain.id in designed:
+            raise InputError(
+                f"omitted letters of {name!r}: position {rows[0]} of chain {chain.id!r} has no amino acid left; "
+                "omit fewer, or fix the position"
+            )
+
+
 def _omitted(layout: _Layout, name: str, entry: Any) -> np.ndarray:
     out = np.zeros((layout.length, 21), np.float32)
     for chain, items in layout.per_chain(entry, "omitted letters"):
@@ -324,6 +368,8 @@ def _letter_mask(letters: str, where: str) -> np.ndarray:
         if letter not in ALPHABET:
             raise InputError(f"{where}: {letter!r} is no letter of {ALPHABET}")
         out[ALPHABET.index(letter)] = 1
+    if out[:20].all():
+        raise InputError(f"{where}: all twenty amino acids are omitted; leave at least one")
     return out
 
 

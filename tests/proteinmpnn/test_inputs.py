@@ -79,6 +79,17 @@ def test_everything_lands_on_the_concatenated_layout(chains, tmp_path):
         np.testing.assert_array_equal(getattr(inputs, field), getattr(from_objects, field))
 
 
+def test_unresolved_residues_of_ties_are_named(chains, caplog):
+    ties = {"s": [{"A": [i], "C": [i]} for i in range(1, 5)]}
+    design_inputs("s", chains, tied=ties)
+    assert not caplog.records
+    chains[0].xyz[2] = np.nan
+    chains[2].xyz[3, 0] = np.nan
+    design_inputs("s", chains, tied=ties)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("their partners get it: A:3, C:4")
+
+
 def test_chains_named_nowhere_are_left_out(chains):
     inputs = design_inputs("s", chains, designed={"s": [["C"], ["A"]]})
     assert [c.id for c in inputs.chains] == ["C", "A"] and len(inputs.features().S) == 8
@@ -105,6 +116,11 @@ def test_chains_named_nowhere_are_left_out(chains):
         ({"omit": {"s": {"A": [[[1], "GJ"]]}}}, "'J' is no letter"),
         ({"omit": {"s": {"A": [3]}}}, r"expected \[\[positions\], letters\]"),
         ({"omit_AA": "x"}, "omit_AA: 'x' is no letter"),
+        ({"omit_AA": "ACDEFGHIKLMNPQRSTVWYX"}, "omit_AA: all twenty amino acids are omitted"),
+        (
+            {"omit_AA": "ACDEFGHIKLX", "omit": {"s": {"A": [[[2], "MNPQRSTVWY"]]}}},
+            "position 2 of chain 'A' has no amino",
+        ),
         ({"bias_AA": {"ALA": 1}}, "'ALA' is no letter"),
         ({"bias_AA": {"A": "1"}}, "is no number"),
         ({"bias_by_res": {"s": {"B": [[0] * 21] * 4}}}, r"shape \(4, 21\), expected \(3, 21\)"),
