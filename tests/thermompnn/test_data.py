@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import json
 
 import jax
 import numpy as np
@@ -177,7 +178,7 @@ def test_a_short_training_improves_and_leaves_a_frozen_backbone_as_it_was(folder
 
     chosen = task(folder, frozen=True)
     optim = OptimConfig(lr=1e-2, weight_decay=0.0, warmup=1, ema=0.5)
-    cfg = TrainConfig(task=chosen, optim=optim, steps=30, evaluate_every=10, save_every=30)
+    cfg = TrainConfig(task=chosen, optim=optim, steps=60, evaluate_every=20, save_every=60)
     tensors, header = portable.load(fit(cfg, tmp_path / "run", header={"config": dataclasses.asdict(TINY)}))
     before = module.flatten(
         nnx.to_pure_dict(nnx.split(chosen.build(jax.random.split(jax.random.key(0))[0]), nnx.Param)[1])
@@ -186,3 +187,6 @@ def test_a_short_training_improves_and_leaves_a_frozen_backbone_as_it_was(folder
         if name.startswith("backbone."):
             np.testing.assert_allclose(tensors[name], value, rtol=1e-6)
     assert np.isfinite(header["figures"]["spearman"])
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if "loss" in record]  # means over 20 steps each
+    assert len(losses) == 3 and losses[-1] < 0.8 * losses[0], losses
