@@ -6,6 +6,7 @@ sharding replaces the call of `step` and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -71,7 +72,8 @@ def fit(
     step = jax.jit(make_step(task, graphdef, tx, cfg.optim.ema), donate_argnums=0)
     evaluate = task.evaluator(graphdef)
     started, since, losses = time.monotonic(), int(state.step), []
-    with (run / "metrics.jsonl").open("a") as log:
+    # Closed on an error too: a save still under way would meet the next run in the same folder.
+    with contextlib.closing(checkpoints), (run / "metrics.jsonl").open("a") as log:
 
         def write(record: dict[str, Any]) -> None:
             log.write(json.dumps(record) + "\n")
@@ -99,7 +101,6 @@ def fit(
                     portable.save(best_path, module.flatten(state.ema), meta)
             if done % cfg.save_every == 0 or done == cfg.steps:
                 checkpoints.save(state, {"step": done})
-    checkpoints.close()
     if best == -np.inf:
         raise FloatingPointError(
             f"{run}: {task.monitor} was never a finite number, so no weights were kept; are there validation data?"
