@@ -14,7 +14,7 @@ ARROWS = {
     "examples": {"core"},
     "io": {"core"},
     "ops": {"core"},
-    "plots": {"core", "io"},
+    "plots": {"core"},
     "nn": {"core", "io", "ops", "plots"},
     "weights": {"core", "io", "ops", "plots"},
     "train": GENERIC,

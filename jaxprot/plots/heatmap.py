@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxprot.io.outputs import atomic_path
-
 COLUMNS = "ACDEFGHIKLMNPQRSTVWY"  # order of the 20 values of a residue
 ROWS = "GPAVILMCFWYSTNQHKRDE"  # order from top to bottom: neighbours are alike
 _CELL_WIDTH, _CELL_HEIGHT = 0.125, 0.135  # inch
@@ -45,7 +43,7 @@ def heatmap(
 
     Raises:
       ValueError: lengths that do not agree.
-      OutputError: the picture cannot be written.
+      OSError: the picture cannot be written (the caller decides how a half-written file is avoided).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import Normalize
@@ -122,8 +120,7 @@ def heatmap(
     bar.yaxis.set_label_position("right")
     if title:
         figure.text(left / figure_width, 1 - 0.3 / figure_height, title, fontsize=10, va="baseline", ha="left")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    figure.savefig(path)
 
 
 def _mark_residues(axes, start: int, stop: int, labels: Sequence[str], chains: Sequence[str] | None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxprot.core.residues import STANDARD
 from jaxprot.core.structure import Structure
-from jaxprot.io.outputs import RunDirectory
+from jaxprot.io.outputs import RunDirectory, atomic_path
 from jaxprot.io.tables import write_table
 from jaxprot.io.viewers import write_bfactor_model, write_view_scripts
 from jaxprot.proteinmpnn.featurize import BackboneChain
@@ -215,14 +215,15 @@ class Scan:
         from jaxprot.plots.heatmap import heatmap
 
         s = self.sites
-        heatmap(
-            self.ddg,
-            "".join(s.letter),
-            [s.label(i) for i in range(len(s.letter))],
-            path,
-            title=self.name,
-            chains=list(s.chain),
-        )
+        with atomic_path(path) as temporary:
+            heatmap(
+                self.ddg,
+                "".join(s.letter),
+                [s.label(i) for i in range(len(s.letter))],
+                temporary,
+                title=self.name,
+                chains=list(s.chain),
+            )
 
     def write_structure(self, path: str | os.PathLike) -> None:
         """Writes the structure with the mean ddG of each residue in the B-factor column."""
