@@ -124,7 +124,7 @@ def inspect(options: InspectOptions) -> int:
     print(f"{path}: {found.kind}, {len(found.tensors)} tensors, {total:,} numbers")
     for key, value in found.header.items():
         print(f"  {key}: {value if isinstance(value, str) else json.dumps(value)}")
-    width = max(len(name) for name in found.tensors)
+    width = max((len(name) for name in found.tensors), default=0)
     for name in sorted(found.tensors, key=_natural):
         array = found.tensors[name]
         print(f"  {name:<{width}}  {array.dtype.name:<8}  {list(array.shape)}")
