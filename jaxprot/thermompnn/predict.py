@@ -491,7 +491,10 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
                 f"{path}: weights of {header.get('system', 'an unknown system')}, not of thermompnn; "
                 "`jaxprot weights inspect FILE` tells what a file holds"
             )
-        cfg = config_from(header)
+        try:
+            cfg = config_from(header)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     else:
         layout: Any = next((value for key, value in _LAYOUTS.items() if key in tensors), None)
         if layout is None:
