@@ -11,7 +11,7 @@ _VALIDATION = "val_"
 # What a run notes about itself; everything else beside the rate and the validation figures is a term of the loss.
 _ASIDE = (
     *("step", "count", "epoch", "examples", "grad_norm", "seconds", "seconds_per_step", "steps_per_second"),
-    *("wait", "waiting", "wait_fraction", "compilations", "eta", "time", "n", "val_n", "plateau", "scale"),
+    *("data_wait", "programs", "eta", "time", "n", "val_n", "plateau"),
 )
 
 

@@ -239,8 +239,10 @@ def optimiser(cfg: OptimConfig, params: Any) -> optax.GradientTransformationExtr
         lambda parts: next((factor for pattern, factor in cfg.rates if _matches(pattern, parts)), 1.0), params
     )
 
-    def update(updates, state, params=None, *, learning_rate, **extra):
+    def update(updates, state, params=None, *, learning_rate=None, **extra):
         del extra
+        if learning_rate is None:
+            raise ValueError("the optimiser needs the rate of the step: update(..., learning_rate=rate)")
         updates, state = unit.update(updates, state, params)
         scaled = jax.tree.map(lambda u, f: (-learning_rate if f == 1.0 else -f * learning_rate) * u, updates, factors)
         return scaled, state
