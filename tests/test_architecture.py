@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "jaxprot"
 
 # package -> packages of jaxprot that it may import (itself apart)
 GENERIC = {"core", "io", "ops", "plots", "nn", "weights"}
+ENGINES = {"train", "md", "ot", "scale"}
 ARROWS = {
     "core": set(),
     "examples": {"core"},
@@ -20,10 +21,11 @@ ARROWS = {
     "train": GENERIC,
     "md": GENERIC,
     "ot": GENERIC,
-    **{system: GENERIC | {"train", "md", "ot"} for system in ("proteinmpnn", "visnet", "esm2", "rmsfnet", "cryostar")},
-    "thermompnn": GENERIC | {"train", "md", "ot", "proteinmpnn"},
-    "ai2bmd": GENERIC | {"train", "md", "ot", "visnet"},
-    "massa": GENERIC | {"train", "md", "ot", "esm2"},
+    "scale": GENERIC,
+    **{system: GENERIC | ENGINES for system in ("proteinmpnn", "visnet", "esm2", "rmsfnet", "cryostar")},
+    "thermompnn": GENERIC | ENGINES | {"proteinmpnn"},
+    "ai2bmd": GENERIC | ENGINES | {"visnet"},
+    "massa": GENERIC | ENGINES | {"esm2"},
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex", "grain"}
 NO_JAX = {"core", "io", "plots", "examples"}
@@ -72,6 +74,8 @@ def test_module_keeps_to_its_place(path, package):
             wrong.append(f"line {line}: jax_md outside md")
         if parts[0] == "ott" and package != "ot":
             wrong.append(f"line {line}: ott outside ot")
+        if parts[0] == "ray" and package != "scale":
+            wrong.append(f"line {line}: ray outside scale")
         if parts[0] in ("torch", "torchvision", "pytorch_lightning", "lightning"):
             wrong.append(f"line {line}: {parts[0]}")
     for node in ast.walk(tree):

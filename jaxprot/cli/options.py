@@ -56,6 +56,20 @@ class StructureOptions(Common):
     """PDB or mmCIF files (also .gz), or folders of them."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineOptions(Common):
+    """Options of commands that can also run on Ray."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Compute in this process, or on Ray (pip install 'jaxprot[ray]'): one worker process per device, results in
+    DIR/parts/ that the same command, started again, goes on with."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Worker processes of Ray; by default one per GPU or TPU, else half as many as cores."""
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT")] = None
+    """Ray cluster to join; by default Ray is started on this machine. Its machines need jaxprot, and must see inputs,
+    weights and DIR under the same paths."""
+
+
 def parse(kind: type[T], argv: Sequence[str], prog: str, description: str) -> T:
     """Options from a command line; ends the process with code 2 on a wrong one, 0 after `--help`."""
     return tyro.cli(
@@ -76,14 +90,15 @@ def start(common: Compute) -> None:
       InputError: a seed out of range, parquet without its library, no such device, a cache that cannot be made.
     """
     _check(common)
-    if common.device != "auto":
+    ray = getattr(common, "engine", "local") == "ray"
+    if common.device != "auto" and not ray:
         os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(common.device, common.device)
     if not common.debug:
         # Each program from the cache makes XLA complain in pages about two tuning hints that it takes for features of
         # the processor; the folder below is never shared by different processors.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _use_cache(common.compile_cache)
-    if common.device not in ("auto", "cpu"):
+    if common.device not in ("auto", "cpu") and not ray:  # the workers have the devices, perhaps on other machines
         _check_device(common.device)
 
 
@@ -94,6 +109,15 @@ def _check(common: Compute) -> None:
         raise InputError(f"--seed {seed}: give a number from 0 to {2**31 - 1}")
     if getattr(common, "format", "csv") == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise InputError("--format parquet needs pyarrow: pip install 'jaxprot[parquet]'; or use --format csv")
+    if isinstance(common, EngineOptions):
+        if common.engine == "ray":
+            from jaxprot.scale.engine import check
+
+            check()
+        elif common.workers is not None or common.ray_address is not None:
+            raise InputError("--workers and --ray-address are of --engine ray")
+        if common.workers is not None and common.workers < 1:
+            raise InputError(f"--workers {common.workers}: give at least 1")
 
 
 def _check_device(kind: str) -> None:
@@ -170,6 +194,51 @@ def load(common: Common, system: str, weights: str | None = None) -> tuple[Any, 
     predictor = importlib.import_module(f"jaxprot.{system}.predict").load(path)
     name = entry.name if entry is not None else path.name
     return predictor, {"name": name, "file": str(path), "sha256": sha256(path)}
+
+
+def distribute(
+    options: EngineOptions,
+    prepare: Callable[[], tuple[Any, Sequence[Any]]],
+    what: str = "structures",
+) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """Runs a job with `--engine ray`.
+
+    Args:
+      options: of the command.
+      prepare: makes the job and its items; called when this process is off the devices, which are the workers'.
+      what: plural noun for the progress bar.
+
+    Returns:
+      (the parts, message by name of each input that failed, what `run.json` says of the run).
+    """
+    from jaxprot.io.outputs import RunDirectory
+    from jaxprot.scale import engine
+    from jaxprot.scale.parts import Parts, holds_job
+
+    RunDirectory(options.output, options.overwrite or holds_job(options.output))
+    device = engine.leave_devices(options.device)
+    job, items = prepare()
+    parts = Parts(options.output, job, options.overwrite)
+    # Programs in jaxprot's own cache folder are of this machine's kind of processor.
+    here = ("JAX_COMPILATION_CACHE_DIR",) if options.compile_cache == "auto" else ()
+    with progress(len(items), what) as advance:
+
+        def several(count: int) -> None:
+            for _ in range(count):
+                advance()
+
+        failed, told = engine.run(
+            job,
+            items,
+            parts,
+            workers=options.workers,
+            address=options.ray_address,
+            device=device,
+            here=here,
+            debug=options.debug,
+            advance=several,
+        )
+    return parts, failed, told
 
 
 def record(

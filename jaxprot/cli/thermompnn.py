@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxprot.cli.options import (
-    Common,
+    EngineOptions,
     StructureOptions,
+    distribute,
     expand,
     load,
     progress,
@@ -35,7 +36,7 @@ def _groups(tie: tuple[str, ...]) -> list[list[str]]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScanOptions(StructureOptions):
+class ScanOptions(EngineOptions, StructureOptions):
     """Options of `thermompnn scan`."""
 
     chains: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
@@ -55,11 +56,16 @@ def scan(options: ScanOptions) -> int:
 
     Writes scan.csv, uncertainty.csv, heatmap.png, ddg.pdb, view.pml and view.cxc: for one input into DIR, for several
     into DIR/NAME/. ddG is in kcal/mol; positive values destabilise.
+
+    With --engine ray all inputs go into one table, the parquet files in DIR/parts/: the columns of scan.csv and of
+    uncertainty.csv, after a column that names the structure. There are no pictures and no files for viewers then.
     """
     from jaxprot.io.outputs import RunDirectory
 
     groups, paths = _groups(options.tie), expand(options.inputs)
     _samples(options.samples)
+    if options.engine == "ray":
+        return _scan_on_ray(options, groups, paths)
     run = RunDirectory(options.output, options.overwrite)
     timings = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
@@ -112,6 +118,39 @@ def scan(options: ScanOptions) -> int:
     return 1 if failed else 0
 
 
+def _scan_on_ray(options: ScanOptions, groups: list[list[str]], paths: list[Path]) -> int:
+    if options.best:
+        raise InputError("--best goes with --engine local; the parts of --engine ray hold what it is chosen from")
+    names, begin, weights = stems(paths), time.perf_counter(), {}
+
+    def prepare() -> tuple[Any, Any]:
+        predictor, found = load(options, "thermompnn")
+        weights.update(found)
+
+        from jaxprot.scale.job import file_items
+        from jaxprot.thermompnn.scale import scan_job
+
+        settings = {"chains": options.chains, "samples": options.samples, "seed": options.seed}
+        job = scan_job(predictor, found, **settings, tied=groups, cysteine=not options.no_cysteine)
+        return job, file_items(names, paths)
+
+    parts, found, told = distribute(options, prepare)
+    given = dict(zip(names, paths, strict=True))
+    # Workers know absolute paths; messages use those that were given.
+    failed = {str(given[n]): text.replace(str(given[n].absolute()), str(given[n]), 1) for n, text in found.items()}
+    timings = {"start": begin - _BEGIN, "run": time.perf_counter() - begin}
+    command = "thermompnn scan"
+    record(options, options.output, command, inputs=paths, weights=weights, timings=timings, failed=failed, ray=told)
+    report_failures(failed, len(paths))
+    print(f"{parts.path}: {len(paths) - len(failed)} of {len(paths)} structures scanned{_before(told)}")
+    return 1 if failed else 0
+
+
+def _before(told: dict[str, Any]) -> str:
+    count = told["finished before"]
+    return f" ({count} of them before)" if count else ""
+
+
 def _message(error: Exception) -> str:
     return str(error) if isinstance(error, JaxprotError) else f"internal: {type(error).__name__}: {error}"
 
@@ -122,7 +161,7 @@ def _samples(samples: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictOptions(Common):
+class PredictOptions(EngineOptions):
     """Options of `thermompnn predict`."""
 
     table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MUTATIONS.csv")]
@@ -145,19 +184,19 @@ def predict(options: PredictOptions) -> int:
     ends the command (code 2) with all such rows listed and nothing written.
 
     Writes predictions.csv: the table with ddg_kcal_mol (positive values destabilise) and flag; with a column ddg
-    (kcal/mol, same sign) also metrics.json.
+    (kcal/mol, same sign) also metrics.json. With --engine ray the same, computed by many processes; DIR/parts/ keeps
+    what is done.
     """
-    from jaxprot.io.mutations import read_mutation_table
     from jaxprot.io.outputs import RunDirectory
 
-    groups, run = _groups(options.tie), RunDirectory(options.output, options.overwrite)
+    groups = _groups(options.tie)
     _samples(options.samples)
+    if options.engine == "ray":
+        return _predict_on_ray(options, groups)
+    run = RunDirectory(options.output, options.overwrite)
     timings = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
-    table = read_mutation_table(options.table)
-    taken = [name for name in ("ddg_kcal_mol", "flag") if name in table.frame]
-    if taken:
-        raise InputError(f"{options.table}: has a column {taken[0]!r} already, which the result needs; rename it")
+    table = _table(options)
     timings["read table"] = time.perf_counter() - begin
     begin = time.perf_counter()
     predictor, weights = load(options, "thermompnn")
@@ -166,16 +205,7 @@ def predict(options: PredictOptions) -> int:
     from jaxprot.thermompnn import lists
 
     begin = time.perf_counter()
-    rows = lists.rows_of(table)
-    reverse = lists.reverse_rows_of(table, options.table)
-    plan = lists.Plan(
-        [*rows, *reverse],
-        options.structures,
-        whole=options.context == "all",
-        tied=groups,
-        pairs_only=predictor.config.kind == "epistatic",
-        source=str(options.table),
-    )
+    plan = _plan(options, table, predictor, groups)
     timings["read and check"] = time.perf_counter() - begin
     begin = time.perf_counter()
     with progress(plan.scans, "proteins") as advance:
@@ -190,7 +220,66 @@ def predict(options: PredictOptions) -> int:
         weights=weights,
         timings=timings,
     )
-    print(f"{options.output}: {len(rows)} predictions on {plan.scans} proteins ({', '.join(written)})")
+    print(f"{options.output}: {plan.count} predictions on {plan.scans} proteins ({', '.join(written)})")
+    return 0
+
+
+def _table(options: PredictOptions) -> Any:
+    from jaxprot.io.mutations import read_mutation_table
+
+    table = read_mutation_table(options.table)
+    taken = [name for name in ("ddg_kcal_mol", "flag") if name in table.frame]
+    if taken:
+        raise InputError(f"{options.table}: has a column {taken[0]!r} already, which the result needs; rename it")
+    return table
+
+
+def _plan(options: PredictOptions, table: Any, predictor: Any, groups: list[list[str]], keep: bool = True) -> Any:
+    from jaxprot.thermompnn import lists
+
+    return lists.Plan(
+        [*lists.rows_of(table), *lists.reverse_rows_of(table, options.table)],
+        options.structures,
+        whole=options.context == "all",
+        tied=groups,
+        pairs_only=predictor.config.kind == "epistatic",
+        keep=keep,
+        source=str(options.table),
+    )
+
+
+def _predict_on_ray(options: PredictOptions, groups: list[list[str]]) -> int:
+    begin = time.perf_counter()
+    table, prepared = _table(options), {}
+
+    def prepare() -> tuple[Any, Any]:
+        predictor, weights = load(options, "thermompnn")
+
+        from jaxprot.io.outputs import sha256
+        from jaxprot.thermompnn.scale import predict_job, task_items
+
+        plan = _plan(options, table, predictor, groups, keep=False)
+        prepared.update(weights=weights, plan=plan, calibrated=predictor.calibrated)
+        settings = {"samples": options.samples, "seed": options.seed, "context": options.context, "tied": groups}
+        return predict_job(weights, **settings, table=sha256(options.table)), task_items(plan.tasks)
+
+    parts, failed, told = distribute(options, prepare, "proteins")
+
+    from jaxprot.thermompnn import lists
+    from jaxprot.thermompnn.scale import gather
+
+    plan = prepared["plan"]
+    found = gather(parts, plan.count, prepared["calibrated"])
+    written = [] if failed else lists.write_predictions(table, found, options.output, format=options.format)
+    timings = {"start": begin - _BEGIN, "run": time.perf_counter() - begin}
+    inputs, command, weights = [options.table, *plan.files], "thermompnn predict", prepared["weights"]
+    record(options, options.output, command, inputs=inputs, weights=weights, timings=timings, failed=failed, ray=told)
+    report_failures(failed, plan.scans, "proteins")
+    if failed:
+        print(f"{parts.path}: predictions on {plan.scans - len(failed)} of {plan.scans} proteins; no table of them yet")
+        return 1
+    what = f"{plan.count} predictions on {plan.scans} proteins{_before(told)}"
+    print(f"{options.output}: {what} ({', '.join(written)})")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxprot.io.structures import SUFFIXES, read_structure, stem_of
 from jaxprot.io.tables import write_table
 from jaxprot.proteinmpnn.featurize import parse_chains
 from jaxprot.thermompnn.predict import Predictor, antisymmetry, locate, tie
-from jaxprot.thermompnn.results import Sites, spread_name
+from jaxprot.thermompnn.results import Mutants, Sites, spread_name
 
 _MAX_LISTED = 20
 
@@ -39,13 +39,24 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Job:
-    """One scan: a structure, the chains that form the protein, and the rows that it answers."""
+class Task:
+    """One protein of a list, and what is asked of it.
 
-    structure: Structure
+    Attributes:
+      source: the structure, or the file to read it from.
+      path: that file.
+      chains: that form the protein.
+      tied: groups of chains that mutate together.
+      rows: numbers of the rows that it answers.
+      entries: mutations of each of these rows.
+    """
+
+    source: Structure | Path
+    path: Path
     chains: tuple[str, ...]
     tied: tuple[tuple[str, ...], ...]
     rows: list[int]
+    entries: list[tuple[Mutation, ...]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +125,12 @@ class Plan:
         protein chain if it names none), as the published tool does.
       tied: groups of chains that mutate together.
       pairs_only: rows must be double mutants (for the epistatic model).
+      keep: hold the structures in memory until `run`; otherwise tasks name files, to be read again.
       source: what messages call the list.
+
+    Attributes:
+      files: structures that were read.
+      tasks: one for each protein, in the order in which the list names them.
 
     Raises:
       InputError: rows whose structure, chain, residue or wild-type letter is not there, all in one message.
@@ -128,12 +144,13 @@ class Plan:
         whole: bool = False,
         tied: Sequence[Sequence[str]] = (),
         pairs_only: bool = False,
+        keep: bool = True,
         source: str = "the list of mutations",
     ):
         files = structure_files(folder)
         self.count = len(rows)
         self.files: list[Path] = []
-        self._jobs: list[_Job] = []
+        self.tasks: list[Task] = []
         problems: list[tuple[int, str]] = []
         by_structure: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
@@ -147,7 +164,7 @@ class Plan:
                 problems.append((numbers[0], f"{_places(rows, numbers)}: {error}"))
                 continue
             self.files.append(path)
-            jobs: dict[tuple[str, ...], _Job] = {}
+            tasks: dict[tuple[str, ...], Task] = {}
             known = [chain.id for chain in every]
             for number in numbers:
                 row = rows[number]
@@ -157,18 +174,19 @@ class Plan:
                             f"{format_mutation(row.mutations)} is no pair; the double-mutant model takes pairs only"
                         )
                     chains = _context(row, known, whole, tied)
-                    job = jobs.get(chains)
-                    if job is None:
+                    task = tasks.get(chains)
+                    if task is None:
                         groups = tuple(tuple(group) for group in tied if set(group) & set(chains))
-                        job = jobs[chains] = _Job(structure, chains, groups, [])
+                        task = tasks[chains] = Task(structure if keep else path, path, chains, groups, [], [])
                     sites = Sites.of([chain for name in chains for chain in every if chain.id == name])
                     placed = [locate(sites, mutation, structure.name)[0] for mutation in row.mutations]
                     if len(set(placed)) < len(placed):
                         raise InputError(f"{format_mutation(row.mutations)} mutates one residue twice")
-                    job.rows.append(number)
+                    task.rows.append(number)
+                    task.entries.append(row.mutations)
                 except InputError as error:
                     problems.append((number, f"{row.place}: {error}"))
-            self._jobs += [job for job in jobs.values() if job.rows]
+            self.tasks += [task for task in tasks.values() if task.rows]
         if problems:
             problems.sort()
             lines = [text for _, text in problems[:_MAX_LISTED]]
@@ -176,12 +194,11 @@ class Plan:
                 lines.append(f"and {len(problems) - _MAX_LISTED} more")
             fit = "row does not fit its structure" if len(problems) == 1 else "rows do not fit their structures"
             raise InputError("\n  ".join([f"{source}: {len(problems)} {fit}", *lines]))
-        self._rows = list(rows)
 
     @property
     def scans(self) -> int:
         """Proteins to scan."""
-        return len(self._jobs)
+        return len(self.tasks)
 
     def run(
         self, predictor: Predictor, *, samples: int = 4, seed: int = 0, advance: Callable[[], None] = lambda: None
@@ -196,26 +213,49 @@ class Plan:
         """
         ddg, sd, flag = np.full(self.count, np.nan), np.full(self.count, np.nan), [""] * self.count
 
-        def note(job: _Job, found) -> None:
-            ddg[job.rows], sd[job.rows] = found.ddg, found.sd
-            for number, text in zip(job.rows, found.flag, strict=True):
-                flag[number] = text
+        for number, mutants in predict_tasks(predictor, self.tasks, samples=samples, seed=seed):
+            if isinstance(mutants, Exception):
+                raise mutants
+            at = self.tasks[number].rows
+            ddg[at], sd[at] = mutants.ddg, mutants.sd
+            for row, text in zip(at, mutants.flag, strict=True):
+                flag[row] = text
             advance()
-
-        if predictor.config.kind == "epistatic":
-            for job in self._jobs:
-                note(job, predictor.predict(job.structure, self._entries(job), job.chains))
-        else:
-            items = ((job.structure, job.chains) for job in self._jobs)
-            for number, scan in predictor.scan_many(items, samples=samples, seed=seed):
-                if isinstance(scan, Exception):
-                    raise scan
-                job = self._jobs[number]
-                note(job, predictor.lookup(tie(scan, job.tied) if job.tied else scan, self._entries(job)))
         return Predictions(ddg, sd, flag, predictor.calibrated)
 
-    def _entries(self, job: _Job) -> list[tuple[Mutation, ...]]:
-        return [self._rows[number].mutations for number in job.rows]
+
+def predict_tasks(
+    predictor: Predictor, tasks: Sequence[Task], *, samples: int = 4, seed: int = 0
+) -> Iterator[tuple[int, Mutants | Exception]]:
+    """Predicts what is asked of each protein, with one scan.
+
+    Args:
+      predictor: the model.
+      tasks: one for each protein.
+      samples: noised backbones for the uncertainty; 0 leaves it out.
+      seed: of the noise.
+
+    Yields:
+      (number of the task, predictions of its rows or the error that it gave), in the order in which they are ready.
+    """
+    if predictor.config.kind == "epistatic":
+        for number, task in enumerate(tasks):
+            try:
+                found: Mutants | Exception = predictor.predict(task.source, task.entries, task.chains)
+            except Exception as error:  # one structure must not end a run over many
+                found = error
+            yield number, found
+        return
+    items = ((task.source, task.chains) for task in tasks)
+    for number, scan in predictor.scan_many(items, samples=samples, seed=seed):
+        task = tasks[number]
+        try:
+            if isinstance(scan, Exception):
+                raise scan
+            found = predictor.lookup(tie(scan, task.tied) if task.tied else scan, task.entries)
+        except Exception as error:
+            found = error
+        yield number, found
 
 
 def structure_files(folder: str | os.PathLike) -> dict[str, list[Path]]:
