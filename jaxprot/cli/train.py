@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxprot.cli.options import Compute, record
 from jaxprot.core.errors import InputError
+
+_LARGE = 2**30  # bytes: a larger data file is told by size and time of change, hashing it would take long
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,19 +26,68 @@ class TrainOptions(Compute):
     set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """Changes a value of the configuration, such as optim.lr=3e-4; may be repeated."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of a run to go on with, from its newest checkpoint and with its configuration."""
+    """Folder of a run to go on with, from its newest checkpoint and with its configuration; on any devices."""
+    parallel: Literal["shard_map", "pmap", "single"] = "shard_map"
+    """How to use several devices (all give the same weights); `single` uses the first one alone."""
+    distributed: bool = False
+    """One of several processes that train together, each started with this same command; under SLURM, Open MPI or on a
+    cloud TPU they find each other by themselves."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Address of process 0, with --distributed elsewhere."""
+    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many processes there are, with --distributed elsewhere."""
+    process_id: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    """Which of them this is, from 0, with --distributed elsewhere."""
 
 
 def train(options: TrainOptions) -> int:
-    """Trains a system.
+    """Trains a system on all devices that there are.
 
-    Writes config.yaml (the configuration in full), metrics.jsonl, ckpt/ and best.safetensors, the best averaged weights
-    by the validation figure that the task names; `--weights DIR/best.safetensors` uses them.
+    Writes config.yaml (the configuration in full), experiment.py, metrics.jsonl, ckpt/, run.json (versions, hashes of
+    the data) and best.safetensors, the best averaged weights by the validation figure that the task names; `--weights
+    DIR/best.safetensors` uses them. SIGTERM, SIGUSR1 and Ctrl-C save and end the run; `--resume DIR` goes on.
     """
+    from jaxprot.train.parallel import Parallel, initialise
+
+    peers = (options.coordinator, options.num_processes, options.process_id)
+    if options.distributed:
+        initialise(*peers)
+    elif any(value is not None for value in peers):
+        raise InputError("--coordinator, --num-processes and --process-id need --distributed")
+    parallel = Parallel(options.parallel)
+    run = options.resume if options.resume is not None else options.output
+    cfg = _agreed(lambda: _prepare(options, run, parallel.first))
+    from jaxprot.train.loop import fit
+
+    begin = time.perf_counter()
+    header: dict[str, Any] = {"system": _system(cfg.task)}
+    if dataclasses.is_dataclass(getattr(cfg.task, "model", None)):
+        header["config"] = dataclasses.asdict(cfg.task.model)
+    if parallel.first:
+        print(f"{run}: {cfg.steps} steps on {parallel}", file=sys.stderr)
+    with _reporter(cfg.steps, parallel.first) as report:
+        try:
+            outcome = fit(cfg, run, resume=options.resume is not None, header=header, report=report, parallel=parallel)
+        except FloatingPointError as error:
+            raise InputError(str(error)) from error
+    if not parallel.first:
+        return 0
+    _note(options, run, cfg, parallel, {"run": time.perf_counter() - begin})
+    if outcome.stopped is None:
+        print(f"{run}: trained to step {outcome.step}; best weights: {outcome.best}")
+        return 0
+    print(
+        f"{run}: stopped by {outcome.stopped} and saved after step {outcome.step} of {cfg.steps}; go on with\n"
+        f"jaxprot train --resume {run}"
+    )
+    return 130 if outcome.stopped == "SIGINT" else 0
+
+
+def _prepare(options: TrainOptions, run: Path, first: bool) -> Any:
+    """The configuration, checked against its data; its files are written by the first process."""
     from jaxprot.io.outputs import RunDirectory
     from jaxprot.train import config
 
-    run = options.resume if options.resume is not None else options.output
     if options.experiment is not None:
         cfg = config.load_experiment(options.experiment)
     elif options.resume is not None:
@@ -44,31 +95,93 @@ def train(options: TrainOptions) -> int:
     else:
         raise InputError("name an experiment file (see experiments/), or a run to go on with: --resume DIR")
     cfg = config.override(cfg, options.set)
-    if options.resume is None:
+    if options.resume is not None:
+        if not (run / "ckpt").is_dir():
+            raise InputError(f"{run}: holds no checkpoint to go on from")
+    elif first:
         RunDirectory(run, options.overwrite)
         if (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
             raise InputError(f"{run}: holds checkpoints of a run; go on with --resume {run}, or give another folder")
-    elif not (run / "ckpt").is_dir():
-        raise InputError(f"{run}: holds no checkpoint to go on from")
-    cfg.task.batch(0, cfg.seed)  # reads the data: what is wrong with them is said before anything is written
-    run.mkdir(parents=True, exist_ok=True)
-    config.write_config(cfg, run / "config.yaml")
+    # Reads the data: what is wrong with them is said before anything is written.
+    cfg.task.load(*cfg.task.batches(0, cfg.seed)[:2])
+    if first:
+        run.mkdir(parents=True, exist_ok=True)
+        config.write_config(cfg, run / "config.yaml", options.experiment)
+        _compare(run, _note(options, run, cfg, None, {}))
+    return cfg
 
-    from jaxprot.train.loop import fit
 
-    begin = time.perf_counter()
-    header: dict[str, Any] = {"system": _system(cfg.task)}
-    if dataclasses.is_dataclass(getattr(cfg.task, "model", None)):
-        header["config"] = dataclasses.asdict(cfg.task.model)
-    with _reporter(cfg.steps) as report:
-        try:
-            best = fit(cfg, run, resume=options.resume is not None, header=header, report=report)
-        except FloatingPointError as error:
-            raise InputError(str(error)) from error
+def _agreed(prepare: Callable[[], Any]) -> Any:
+    """What `prepare` gives, in all processes or in none: one that fails alone would leave the others waiting."""
+    import jax
+
+    if jax.process_count() == 1:
+        return prepare()
+    import hashlib
+
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+
+    from jaxprot.train.config import to_plain
+
+    cfg, error, digest = None, None, 0
+    try:
+        cfg = prepare()
+        text = json.dumps(to_plain(cfg), sort_keys=True)
+        digest = 1 + int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
+    except Exception as caught:
+        error = caught
+    digests = np.asarray(process_allgather(np.int32(digest))).ravel()
+    if error is not None:
+        raise error
+    if not digests.all():
+        raise InputError(f"process {int(np.argmin(digests))} could not start; its own message tells why")
+    if len(set(digests.tolist())) > 1:
+        raise InputError("the processes have different configurations; start all with the same command")
+    return cfg
+
+
+def _note(options: TrainOptions, run: Path, cfg: Any, parallel: Any, timings: dict[str, float]) -> dict[str, Any]:
+    """Writes run.json; gives the one that was there."""
+    before = {}
+    with contextlib.suppress(OSError, ValueError):
+        before = json.loads((run / "run.json").read_text("utf-8"))
     files = [options.experiment] if options.experiment is not None else []
-    record(options, run, "train", inputs=files, timings={"run": time.perf_counter() - begin})
-    print(f"{run}: trained to step {cfg.steps}; best weights: {best}")
-    return 0
+    data = before.get("data") if parallel is not None else _data(cfg.task)
+    record(
+        options,
+        run,
+        "train",
+        inputs=files,
+        timings=timings,
+        data=data,
+        devices=None if parallel is None else str(parallel),
+    )
+    return before
+
+
+def _data(task: Any) -> dict[str, str | None]:
+    """What tells the data files of a task: their hashes, of very large ones size and time."""
+    from jaxprot.io.outputs import hashes
+
+    listed = getattr(task, "files", None)
+    out: dict[str, str | None] = {}
+    for path in map(Path, listed() if listed is not None else ()):
+        stat = path.stat() if path.exists() else None
+        if stat is not None and stat.st_size > _LARGE:
+            out[str(path)] = f"size {stat.st_size} mtime {int(stat.st_mtime)}"
+        else:
+            out |= hashes([path])
+    return out
+
+
+def _compare(run: Path, before: dict[str, Any]) -> None:
+    """Warns where data differ from those that the run was started with."""
+    now = json.loads((run / "run.json").read_text("utf-8")).get("data") or {}
+    held = before.get("data") or {}
+    changed = [path for path, digest in now.items() if path in held and held[path] != digest]
+    if changed:
+        print(f"jaxprot: warning: data changed since the run was started: {', '.join(changed)}", file=sys.stderr)
 
 
 def _system(task: Any) -> str:
@@ -77,8 +190,11 @@ def _system(task: Any) -> str:
 
 
 @contextlib.contextmanager
-def _reporter(steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(steps: int, first: bool) -> Iterator[Callable[[dict[str, Any]], None] | None]:
     """A progress bar with the last figures on a terminal, one line of JSON per record elsewhere; on stderr."""
+    if not first:
+        yield None
+        return
     if not sys.stderr.isatty():
         yield lambda metrics: print(json.dumps(metrics), file=sys.stderr, flush=True)
         return
@@ -90,9 +206,13 @@ def _reporter(steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
         task = bar.add_task("steps", total=steps, figures="")
 
         def report(metrics: dict[str, Any]) -> None:
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "step")
-            bar.update(task, completed=metrics["step"], figures=shown)
-            if any(name.startswith("val_") for name in metrics):
-                bar.console.print(f"step {metrics['step']}  {shown}")
+            if "seconds_per_step" not in metrics:
+                figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "step")
+                bar.console.print(f"step {metrics['step']}  {figures}")
+                return
+            hidden = ("step", "seconds_per_step", "data_wait", "programs", "grad_norm")
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name not in hidden)
+            rate = 1.0 / max(metrics["seconds_per_step"], 1e-9)
+            bar.update(task, completed=metrics["step"], figures=f"{shown}  {rate:.3g} steps/s")
 
         yield report

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
-import importlib.util
 import os
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from jaxprot.io.outputs import write_text
 from jaxprot.train.task import TrainConfig
 
 _KIND = "kind"  # key under which yaml keeps the class of a dataclass
+_SOURCE = "experiment"  # key under which yaml keeps where the experiment file was
+_MODULE = "jaxprot_experiment"  # name under which an experiment file is imported
+COPY = "experiment.py"  # the experiment file in the folder of a run
 
 
 def load_experiment(path: str | os.PathLike) -> TrainConfig:
@@ -28,15 +31,8 @@ def load_experiment(path: str | os.PathLike) -> TrainConfig:
       InputError: no such file, it fails, or it has no `config()` that gives a `TrainConfig`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such experiment file")
-    spec = importlib.util.spec_from_file_location("jaxprot_experiment", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path}: an experiment is a Python file (.py)")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses defined in the file look their module up
+    module = _run_file(path, path)
     try:
-        spec.loader.exec_module(module)
         make = getattr(module, "config", None)
         cfg = make() if callable(make) else None
     except Exception as error:
@@ -44,6 +40,27 @@ def load_experiment(path: str | os.PathLike) -> TrainConfig:
     if not isinstance(cfg, TrainConfig):
         raise InputError(f"{path}: define `def config() -> TrainConfig`")
     return cfg
+
+
+def _run_file(path: Path, original: Path) -> types.ModuleType:
+    """The module of an experiment file, which finds its neighbours beside `original`."""
+    try:
+        source = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such experiment file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: an experiment is a Python file (.py): {error}") from error
+    module = types.ModuleType(_MODULE)
+    module.__file__ = str(original.absolute())
+    before = sys.modules.get(_MODULE)
+    sys.modules[_MODULE] = module  # dataclasses defined in the file look their module up
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as error:
+        if before is not None:
+            sys.modules[_MODULE] = before
+        raise InputError(f"{path}: the experiment fails: {type(error).__name__}: {error}") from error
+    return module
 
 
 def override(cfg: Any, settings: Sequence[str]) -> Any:
@@ -142,24 +159,30 @@ def to_plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def from_plain(value: Any, where: str) -> Any:
-    """What `to_plain` gave, as dataclasses of this library again.
+def from_plain(value: Any, where: str, experiment: Callable[[], types.ModuleType] | None = None) -> Any:
+    """What `to_plain` gave, as dataclasses again.
+
+    Args:
+      value: dictionaries, lists and plain values.
+      where: names the source in errors.
+      experiment: gives the module of the experiment file, for classes that are defined there.
 
     Raises:
       InputError: a class that this version lacks or that is not the library's, or fields that it does not know.
     """
     if isinstance(value, list):
-        return tuple(from_plain(item, where) for item in value)
+        return tuple(from_plain(item, where, experiment) for item in value)
     if not isinstance(value, Mapping):
         return value
-    fields = {key: from_plain(item, where) for key, item in value.items() if key != _KIND}
+    fields = {key: from_plain(item, where, experiment) for key, item in value.items() if key != _KIND}
     if _KIND not in value:
         return fields
     module, _, name = str(value[_KIND]).partition(":")
-    if module.partition(".")[0] != "jaxprot":
+    own = module == _MODULE and experiment is not None
+    if module.partition(".")[0] != "jaxprot" and not own:
         raise InputError(f"{where}: {value[_KIND]} is no class of jaxprot; name the experiment file as well")
     try:
-        kind = getattr(importlib.import_module(module), name)
+        kind = getattr(experiment() if own else importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise InputError(f"{where}: this version has no {value[_KIND]}; name the experiment file as well") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
@@ -170,11 +193,24 @@ def from_plain(value: Any, where: str) -> Any:
         raise InputError(f"{where}: {error}; written by another version?") from error
 
 
-def write_config(cfg: TrainConfig, path: str | os.PathLike) -> None:
-    """Writes a configuration as yaml."""
+def write_config(cfg: TrainConfig, path: str | os.PathLike, experiment: str | os.PathLike | None = None) -> None:
+    """Writes a configuration as yaml, and the experiment file beside it, so that the folder needs nothing else.
+
+    Args:
+      cfg: the configuration.
+      path: of the yaml file.
+      experiment: the file it came from; a file copied by an earlier call is left as it is without.
+    """
     import yaml
 
-    write_text(path, yaml.safe_dump(to_plain(cfg), sort_keys=False))
+    path, source = Path(path), {}
+    if experiment is not None:
+        source = {_SOURCE: str(Path(experiment).absolute())}
+        write_text(path.parent / COPY, Path(experiment).read_text("utf-8"))
+    elif path.exists():
+        held = yaml.safe_load(path.read_text("utf-8"))
+        source = {_SOURCE: held[_SOURCE]} if isinstance(held, dict) and _SOURCE in held else {}
+    write_text(path, yaml.safe_dump({**source, **to_plain(cfg)}, sort_keys=False))
 
 
 def read_config(path: str | os.PathLike) -> TrainConfig:
@@ -191,7 +227,14 @@ def read_config(path: str | os.PathLike) -> TrainConfig:
         raise InputError(f"{path}: no such file; is this the folder of a training run?") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    cfg = from_plain(plain, str(path))
+    source = plain.pop(_SOURCE, None) if isinstance(plain, dict) else None
+
+    @functools.cache
+    def experiment() -> types.ModuleType:
+        copy = Path(path).parent / COPY
+        return _run_file(copy, Path(source or copy))
+
+    cfg = from_plain(plain, str(path), experiment)
     if not isinstance(cfg, TrainConfig):
         raise InputError(f"{path}: not the configuration of a training run")
     return cfg

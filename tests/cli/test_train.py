@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxprot.train.task import OptimConfig, TrainConfig
+from jaxprot.train.data import Batch
+from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Toy:
     def build(self, key):
         return nnx.Linear(self.width, 1, rngs=nnx.Rngs(key))
 
-    def batch(self, step, seed):
-        return np.random.default_rng([seed, step]).normal(size=(8, self.width)).astype(np.float32)
+    def batches(self, step, seed):
+        return Batch(None, np.arange(8) + 8 * step)
+
+    def load(self, shape, members):
+        return np.stack([np.random.default_rng(i).normal(size=self.width) for i in members]).astype(np.float32)
 
     def loss(self, model, example, key):
-        return jnp.sum((model(example) - self.slope * example.sum()) ** 2), jnp.ones(())
+        return {"square": Mean(jnp.sum((model(example) - self.slope * example.sum()) ** 2), jnp.ones(()))}
 
     def evaluator(self, graphdef):
         def evaluate(params):
@@ -61,7 +65,7 @@ def test_run_writes_its_files_and_goes_on(experiment, tmp_path, capsys):
     arguments = ["train", str(experiment), "-o", str(run), "--set", "task.slope=3", "--set", "optim.lr=2e-2"]
     assert cli.main(arguments) == 0
     written = {path.name for path in run.iterdir() if not path.name.startswith(".")}
-    assert written == {"config.yaml", "ckpt", "metrics.jsonl", "best.safetensors", "run.json"}
+    assert written == {"config.yaml", "experiment.py", "ckpt", "metrics.jsonl", "best.safetensors", "run.json"}
     text = (run / "config.yaml").read_text()
     assert "slope: 3.0" in text and "lr: 0.02" in text
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -75,10 +79,10 @@ def test_run_writes_its_files_and_goes_on(experiment, tmp_path, capsys):
     assert "already holds" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 2
     assert "--resume" in capsys.readouterr().err
-    # A task of the user's own file: the file is needed again.
-    assert cli.main(["train", "--resume", str(run)]) == 2
-    assert "experiment file" in capsys.readouterr().err
-    assert cli.main(["train", str(experiment), "--resume", str(run), "--set", "steps=30"]) == 0
+    # The folder needs nothing else, not even the file with the user's own task.
+    experiment.unlink()
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert cli.main(["train", "--resume", str(run), "--set", "steps=30"]) == 0
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 30
     assert min(record["step"] for record in records[3:]) > 20
