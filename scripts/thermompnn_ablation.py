@@ -88,7 +88,7 @@ def train(cfg, run: pathlib.Path, quiet: bool) -> tuple[pathlib.Path, float]:
 
     started = time.time()
     header = {"system": "thermompnn", "config": dataclasses.asdict(cfg.task.model)}
-    return fit(cfg, run, resume=True, header=header, report=report), time.time() - started
+    return fit(cfg, run, resume=True, header=header, report=report).best, time.time() - started
 
 
 def shorten(cfg, steps: int | None):

@@ -45,7 +45,7 @@ def train(cfg, run: pathlib.Path, system: str) -> pathlib.Path:
     from jaxprot.train.loop import fit
 
     header = {"system": system, "config": dataclasses.asdict(cfg.task.model)}
-    return fit(cfg, run, resume=True, header=header, report=report(time.time()))
+    return fit(cfg, run, resume=True, header=header, report=report(time.time())).best
 
 
 def export(path: pathlib.Path, tensors, header) -> None:

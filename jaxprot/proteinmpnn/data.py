@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from jaxprot.core.buckets import bucket_length
 from jaxprot.core.errors import InputError
@@ -23,7 +23,8 @@ from jaxprot.proteinmpnn.decoding import decoding_order, rank_of
 from jaxprot.proteinmpnn.featurize import Features, featurize, pad_features, parse_chains
 from jaxprot.proteinmpnn.losses import smoothed_cross_entropy
 from jaxprot.proteinmpnn.model import ProteinMPNN
-from jaxprot.train.data import BucketBatches
+from jaxprot.train.data import Batch, BucketBatches
+from jaxprot.train.task import Mean
 
 _BACKBONE = ("N", "CA", "C", "O")
 _LONGEST_BOND = 1.6
@@ -125,12 +126,19 @@ class DesignTask:
         """An initialised network."""
         return ProteinMPNN(self.model, rngs=nnx.Rngs(key))
 
-    def batch(self, step: int, seed: int) -> Features:
-        """Chains of like length, padded alike."""
-        length, members = self._batches(step, seed)
-        return stack([self.examples[i] for i in members], length)
+    def files(self) -> tuple[str, ...]:
+        """Data files."""
+        return (self.train, self.val, *self.structures)
 
-    def loss(self, model: ProteinMPNN, example: Features, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def batches(self, step: int, seed: int) -> Batch:
+        """Chains of like length."""
+        return self._batches(step, seed)
+
+    def load(self, shape: int, members: np.ndarray) -> Features:
+        """Chains padded to `shape` residues."""
+        return stack([self.examples[i] for i in members], shape)
+
+    def loss(self, model: ProteinMPNN, example: Features, key: PRNGKeyArray) -> dict[str, Mean]:
         """Smoothed cross-entropy over the resolved residues with a letter."""
         k_scale, k_noise, k_order, k_model = jax.random.split(key, 4)
         sigma = self.noise * jax.random.uniform(k_scale)
@@ -138,7 +146,8 @@ class DesignTask:
         rank = rank_of(decoding_order(k_order, example.design * example.mask))
         log_probs = model(noisy, rank, k_model)
         weight = example.mask * (example.S < 20)
-        return jnp.sum(weight * smoothed_cross_entropy(log_probs, example.S, self.smoothing)), jnp.sum(weight)
+        total = jnp.sum(weight * smoothed_cross_entropy(log_probs, example.S, self.smoothing))
+        return {"loss": Mean(total, jnp.sum(weight))}
 
     def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
         """Teacher-forced perplexity and accuracy on the validation chains, one fixed order each."""

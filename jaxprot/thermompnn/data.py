@@ -25,7 +25,8 @@ from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, pa
 from jaxprot.thermompnn.config import ThermoMPNNConfig
 from jaxprot.thermompnn.losses import correlation_loss, huber
 from jaxprot.thermompnn.model import ThermoMPNN
-from jaxprot.train.data import BucketBatches
+from jaxprot.train.data import Batch, BucketBatches
+from jaxprot.train.task import Mean
 from jaxprot.weights import module, portable
 
 _log = logging.getLogger(__name__)
@@ -262,10 +263,17 @@ class StabilityTask:
             )
         return model
 
-    def batch(self, step: int, seed: int) -> StabilityExample:
-        """Proteins of like length, padded alike."""
-        length, members = self._batches(step, seed)
-        return _stack([self.training.examples[i] for i in members], length)
+    def files(self) -> tuple[str, ...]:
+        """Data files: tables and the backbone's weights (the structures are many, and named by the tables)."""
+        return (self.table, *(table for table, _ in self.more), *([self.backbone] if self.backbone else []))
+
+    def batches(self, step: int, seed: int) -> Batch:
+        """Proteins of like length."""
+        return self._batches(step, seed)
+
+    def load(self, shape: int, members: np.ndarray) -> StabilityExample:
+        """Proteins padded to `shape` residues."""
+        return _stack([self.training.examples[i] for i in members], shape)
 
     def _mutated(self, example: StabilityExample, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         """Sequence, targets and weights with some residues replaced by measured mutants."""
@@ -281,7 +289,7 @@ class StabilityTask:
         known = jnp.where(where[:, None], jnp.maximum(example.measured, native), example.measured)
         return sequence, (example.ddg - shift) * known, known
 
-    def loss(self, model: ThermoMPNN, example: StabilityExample, key: PRNGKeyArray) -> tuple[Array, Array]:
+    def loss(self, model: ThermoMPNN, example: StabilityExample, key: PRNGKeyArray) -> dict[str, Mean]:
         """Mean error over a protein's mutations, so that every protein counts alike."""
         k_scale, k_noise, k_mutate, k_model = jax.random.split(key, 4)
         f = example.features
@@ -293,7 +301,13 @@ class StabilityTask:
         predicted = model.ddg(noisy, k_model)
         known = known * f.mask[:, None]
         error = jnp.sum(known * huber(predicted - ddg)) / jnp.maximum(jnp.sum(known), 1.0)
-        return error + self.correlation * correlation_loss(predicted, ddg, known), jnp.ones(())
+        apart = correlation_loss(predicted, ddg, known)
+        one = jnp.ones(())
+        return {
+            "loss": Mean(error + self.correlation * apart, one),
+            "huber": Mean(error, one, 0.0),
+            "one_minus_pearson": Mean(apart, one, 0.0),
+        }
 
     def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
         """Figures on the validation proteins."""

@@ -2,56 +2,127 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
-from jaxprot.core.errors import CheckpointError
+from jaxprot.core.errors import CheckpointError, OutputError
 from jaxprot.train.step import TrainState
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Numbered checkpoints of a training state under one folder; an interrupted save leaves the last one valid."""
+    """Numbered checkpoints of a training state under one folder: the newest ones and the best one.
+
+    A save runs in the background and becomes valid by a rename at its end, so one that was interrupted leaves the
+    others as they were. All processes of a run call every method.
+
+    Args:
+      folder: made if it is not there.
+      keep: newest checkpoints kept; the one with the largest `score` is kept beside them.
+    """
 
     def __init__(self, folder: pathlib.Path, keep: int = 2):
         self.folder = pathlib.Path(folder).absolute()
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
         )
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True, cleanup_tmp_directories=True)
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be used for checkpoints ({error.strerror or error})") from error
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, task_state: dict[str, Any]) -> None:
-        """Saves in the background; a copy of the state is taken first, so it may be donated afterwards."""
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(task_state)),
-        )
+    def save(self, step: int, state: TrainState, loop: dict[str, Any], score: float | None = None) -> None:
+        """Saves in the background; the state is copied first, so it may be donated afterwards.
 
-    def restore(self, template: TrainState) -> TrainState:
-        """The newest checkpoint in the shapes of `template`.
+        Args:
+          step: steps done; a checkpoint of the same step is left as it is.
+          state: global arrays.
+          loop: what the host keeps, for JSON.
+          score: figure that tells the best checkpoint (larger is better), if it was evaluated at this step.
 
         Raises:
-          CheckpointError: there is none, or it belongs to another model or optimiser.
+          OutputError: this or an earlier save failed (disk full, no permission).
+        """
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), loop=ocp.args.JsonSave(loop))
+        try:
+            self._manager.save(step, args=args, metrics=None if score is None else {"score": score})
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed(error) from error
+
+    def check(self) -> None:
+        """Raises what a save in the background ran into.
+
+        Raises:
+          OutputError: a save failed.
+        """
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def restore(self, template: TrainState, sharding: Any) -> tuple[TrainState, dict[str, Any]]:
+        """The newest checkpoint, laid on the devices of `sharding`, whatever devices it was written from.
+
+        Args:
+          template: shapes and types.
+          sharding: of every array.
+
+        Returns:
+          The state, and what `save` was given as `loop`.
+
+        Raises:
+          CheckpointError: there is none, it is damaged, or it belongs to another model or optimiser.
         """
         step = self.latest()
         if step is None:
             raise CheckpointError(f"{self.folder}: no checkpoint to resume from; start the run without --resume")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template._asdict())
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), template._asdict()
+        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), loop=ocp.args.JsonRestore())
         try:
-            out = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-        except (ValueError, KeyError) as error:
+            out = self._manager.restore(step, args=args)
+        except Exception as error:  # tensorstore, zarr and json each have their own
             raise CheckpointError(
-                f"{self.folder}/{step}: not a checkpoint of this model and optimiser ({str(error).splitlines()[0]}); "
-                "resume with the configuration the run was started with"
+                f"{self.folder / str(step)}: not a checkpoint of this model and optimiser, or damaged "
+                f"({' '.join(str(error).split())[:200]}); resume with the configuration the run was started with, or "
+                f"remove this folder to go on from the checkpoint before it"
             ) from error
-        return TrainState(**out["state"])
+        return TrainState(**out["state"]), dict(out["loop"])
 
     def close(self) -> None:
-        """Waits for pending saves."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for pending saves.
+
+        Raises:
+          OutputError: one failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed(error) from error
+        finally:
+            self._manager.close()
+
+    def _failed(self, error: Exception) -> OutputError:
+        there = self.latest()
+        kept = "there is no earlier one" if there is None else f"the one of step {there} is intact"
+        text = " ".join(str(error).split())[:300]
+        return OutputError(f"{self.folder}: a checkpoint could not be written ({text}); {kept}")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxprot.train.data import Batch
 
 
 class Mean(NamedTuple):
@@ -41,11 +45,10 @@ class Task(Protocol):
         """The NNX module to train, initialised; it holds no random state, keys are arguments."""
         ...
 
-    def batches(self, step: int, seed: int) -> tuple[Hashable, np.ndarray]:
-        """(shape, indices of the examples) of a step, a function of (step, seed) alone.
+    def batches(self, step: int, seed: int) -> Batch:
+        """Which examples form the batch of a step, a function of (step, seed) alone.
 
-        So a resumed run sees the same data, and every process knows the whole batch and loads its part. Batches of one
-        shape must give arrays of one shape per example.
+        So a resumed run sees the same data, and every process knows the whole batch and loads its part.
         """
         ...
 

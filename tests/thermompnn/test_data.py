@@ -150,9 +150,9 @@ def test_gradients_reach_the_backbone_unless_it_is_frozen(folder, frozen):
     graphdef, params = nnx.split(chosen.build(jax.random.key(0)), nnx.Param)
 
     def loss(params, example):
-        return chosen.loss(nnx.merge(graphdef, params), example, jax.random.key(1))[0]
+        return chosen.loss(nnx.merge(graphdef, params), example, jax.random.key(1))["loss"].total
 
-    example = jax.tree.map(lambda leaf: leaf[0], chosen.batch(0, 0))
+    example = jax.tree.map(lambda leaf: leaf[0], chosen.load(*chosen.batches(0, 0)[:2]))
     grads = nnx.to_pure_dict(jax.jit(jax.grad(loss))(params, example))
     size = {name: sum(float(abs(leaf).sum()) for leaf in jax.tree.leaves(grads[name])) for name in ("backbone", "head")}
     assert size["head"] > 0
@@ -162,7 +162,7 @@ def test_gradients_reach_the_backbone_unless_it_is_frozen(folder, frozen):
 def test_the_loss_ignores_padding_and_unmeasured_entries(folder):
     chosen = task(folder, noise=0.0, background=0.0)
     graphdef, params = nnx.split(chosen.build(jax.random.key(0)), nnx.Param)
-    loss = jax.jit(lambda p, e: chosen.loss(nnx.merge(graphdef, p), e, jax.random.key(1))[0])
+    loss = jax.jit(lambda p, e: chosen.loss(nnx.merge(graphdef, p), e, jax.random.key(1))["loss"].total)
     example = chosen.training.examples[0]
     noise = np.random.default_rng(0).normal(size=example.ddg.shape).astype(np.float32) * (1 - example.measured)
     first = loss(params, data.pad_example(example, 32))
@@ -179,7 +179,7 @@ def test_a_short_training_improves_and_leaves_a_frozen_backbone_as_it_was(folder
     chosen = task(folder, frozen=True)
     optim = OptimConfig(lr=1e-2, weight_decay=0.0, warmup=1, ema=0.5)
     cfg = TrainConfig(task=chosen, optim=optim, steps=60, evaluate_every=20, save_every=60)
-    tensors, header = portable.load(fit(cfg, tmp_path / "run", header={"config": dataclasses.asdict(TINY)}))
+    tensors, header = portable.load(fit(cfg, tmp_path / "run", header={"config": dataclasses.asdict(TINY)}).best)
     before = module.flatten(
         nnx.to_pure_dict(nnx.split(chosen.build(jax.random.split(jax.random.key(0))[0]), nnx.Param)[1])
     )
