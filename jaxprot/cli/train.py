@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,9 @@ def train(options: TrainOptions) -> int:
     cfg = _agreed(lambda: _prepare(options, run, parallel.first))
     from jaxprot.train.loop import fit
 
+    if not options.debug:
+        # Orbax logs the traceback of a failed save; the error that ends the run says the same in one line.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
     begin = time.perf_counter()
     header: dict[str, Any] = {"system": _system(cfg.task)}
     if dataclasses.is_dataclass(getattr(cfg.task, "model", None)):

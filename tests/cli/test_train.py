@@ -2,7 +2,13 @@
 
 import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxprot.cli import main as cli
@@ -11,6 +17,7 @@ from jaxprot.train import config
 from jaxprot.train.task import OptimConfig, TrainConfig
 from jaxprot.weights import portable
 
+ROOT = Path(__file__).resolve().parents[2]
 TOY = '''
 import dataclasses
 import jax
@@ -168,3 +175,101 @@ def test_damaged_configuration_is_an_input_error(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match=r"config\.yaml"):
         config.read_config(tmp_path / "config.yaml")
+
+
+SLOW_TOY = TOY.replace(
+    "    def load(self, shape, members):", "    def load(self, shape, members):\n        time.sleep(0.05)"
+).replace("import dataclasses", "import dataclasses\nimport time", 1)
+
+
+def command(*arguments, **more):
+    known = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxprot.cli.main", "train", *map(str, arguments)],
+        env={**known, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **more},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_sigterm_saves_exits_with_0_and_names_the_command_that_goes_on(tmp_path):
+    (tmp_path / "toy.py").write_text(SLOW_TOY)
+    run = tmp_path / "run"
+    process = command(tmp_path / "toy.py", "-o", run, "--set", "steps=200", "--set", "log_every=1")
+    for line in process.stderr:
+        if '"step": 3' in line:
+            break
+    process.terminate()
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    step = int(out.split("after step ")[1].split()[0])
+    assert 3 <= step < 200
+    *_, last = out.splitlines()
+    assert last == f"jaxprot train --resume {run}"
+    assert (run / "ckpt" / str(step)).is_dir()
+    resumed = command(*last.split()[2:], "--set", f"steps={step + 2}")
+    out, said = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, said
+    assert f"trained to step {step + 2}" in out
+
+
+@pytest.mark.multidevice
+@pytest.mark.slow
+def test_two_processes_by_flags_and_by_slurm_variables(tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    alone = command(tmp_path / "toy.py", "-o", tmp_path / "alone")
+    assert alone.communicate(timeout=60) and alone.returncode == 0
+    expected = portable.load(tmp_path / "alone" / "best.safetensors")[0]
+    for kind in ("flags", "slurm"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        started = []
+        for i in (0, 1):
+            flags, variables = (), {}
+            if kind == "flags":
+                flags = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id", i)
+            else:
+                variables = {
+                    "SLURM_JOB_ID": str(port),
+                    "SLURM_STEP_NODELIST": "localhost",
+                    "SLURM_NTASKS": "2",
+                    "SLURM_PROCID": str(i),
+                    "SLURM_LOCALID": str(i),
+                    "SLURM_STEP_NUM_NODES": "1",
+                }
+            arguments = (tmp_path / "toy.py", "-o", tmp_path / kind, "--distributed", *flags)
+            started.append(command(*arguments, **variables))
+        said = [process.communicate(timeout=120) for process in started]
+        assert [process.returncode for process in started] == [0, 0], said
+        assert "best weights" in said[0][0] and "best weights" not in said[1][0]
+        found = portable.load(tmp_path / kind / "best.safetensors")[0]
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.multidevice
+@pytest.mark.slow
+def test_processes_with_different_configurations_all_end(tmp_path):
+    (tmp_path / "toy.py").write_text(TOY)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    peers = ("--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id")
+    started = [command(tmp_path / "toy.py", "-o", tmp_path / "run", *peers, i, "--set", f"seed={i}") for i in (0, 1)]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert all("different configurations" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--coordinator", "host:1"], "need --distributed"),
+        (["--distributed", "--process-id", "0"], "give all of --coordinator"),
+    ],
+)
+def test_half_an_address_is_refused(experiment, tmp_path, capsys, arguments, message):
+    assert cli.main(["train", str(experiment), "-o", str(tmp_path / "run"), *arguments]) == 2
+    assert message in capsys.readouterr().err

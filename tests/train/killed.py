@@ -26,9 +26,9 @@ def main(run, limit=None):
     try:
         outcome = fit(CONFIG, run, resume=True, report=fill)
     except OutputError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201
         return 3
-    print("step", outcome.step, "stopped by", outcome.stopped, flush=True)
+    print("step", outcome.step, "stopped by", outcome.stopped, flush=True)  # noqa: T201
     return 0
 
 

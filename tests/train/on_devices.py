@@ -94,7 +94,7 @@ def main(folder):
     joint = [run(folder / f"joint {m}", m, task=toy.Joint(), micro=0) for m in ("shard_map", "pmap")]
     out["batch norm: shard_map is pmap"] = all(np.array_equal(joint[0][k], joint[1][k]) for k in joint[0])
     out["batch norm moved"] = float(np.abs(joint[0]["norm.mean"]).max())
-    print(json.dumps(out))
+    print(json.dumps(out))  # noqa: T201
 
 
 if __name__ == "__main__":

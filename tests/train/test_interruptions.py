@@ -99,6 +99,7 @@ def weights(run):
                 note(item, f"{name}.{number}")
         elif value is not None:
             flat[name] = np.asarray(value if "key" not in name else [0])
+
     note(tree, "state")
     assert any("trained" in name for name in flat)
     return flat
@@ -134,7 +135,9 @@ def test_a_run_that_is_killed_at_twenty_moments_ends_like_another(tmp_path, whol
     assert_same(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGUSR1", "SIGINT"))]
+)
 def test_a_signal_saves_and_ends_the_run(tmp_path, whole, name):
     run = tmp_path / "run"
     process = start(run)

@@ -33,7 +33,7 @@ class Toy:
     size: int = 12
     terms: int = 2
     pause: float = 0.0
-    bad_step: int = -1
+    broken: int = -1
     monitor: str = "fit"
 
     def build(self, key):
@@ -50,7 +50,7 @@ class Toy:
     def loss(self, model, example, key):
         noisy = example["x"] + 0.1 * jax.random.normal(key, example["x"].shape)
         out = model(noisy)
-        out = jnp.where(example["number"] == self.bad_step, jnp.nan, out)
+        out = jnp.where(example["number"] == self.broken, jnp.nan, out)
         square = Mean(example["seen"] * (out - example["y"]) ** 2, example["seen"])
         if self.terms == 1:
             return {"square": square}
@@ -89,8 +89,6 @@ class Joint(Toy):
 
 def config(task=None, **changes):
     """Plain SGD, which hides no wrong factor of a gradient, for 20 steps."""
-    optim = OptimConfig(
-        name="sgd", lr=0.1, weight_decay=0.0, schedule="constant", warmup=0, clip=None, ema=0.9
-    )
+    optim = OptimConfig(name="sgd", lr=0.1, weight_decay=0.0, schedule="constant", warmup=0, clip=None, ema=0.9)
     settings = {"optim": optim, "steps": 20, "evaluate_every": 10, "save_every": 10, "log_every": 5, "workers": 1}
     return TrainConfig(task=task or Toy(), **{**settings, **changes})
