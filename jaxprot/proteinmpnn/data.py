@@ -94,6 +94,7 @@ class DesignTask:
       model: sizes of the network.
       noise: largest standard deviation, Å, of the Gaussian noise on the coordinates; drawn anew for each chain
         and step, uniform from 0.
+      fixed_noise: take `noise` itself as the standard deviation of every draw (as published).
       smoothing: label smoothing.
       items: padded residues per step.
     """
@@ -103,6 +104,7 @@ class DesignTask:
     structures: tuple[str, ...] = ()
     model: ProteinMPNNConfig = ProteinMPNNConfig()
     noise: float = 0.1
+    fixed_noise: bool = False
     smoothing: float = 0.1
     items: int = 1536
     monitor: str = "accuracy"
@@ -141,7 +143,7 @@ class DesignTask:
     def loss(self, model: ProteinMPNN, example: Features, key: PRNGKeyArray) -> dict[str, Mean]:
         """Smoothed cross-entropy over the resolved residues with a letter."""
         k_scale, k_noise, k_order, k_model = jax.random.split(key, 4)
-        sigma = self.noise * jax.random.uniform(k_scale)
+        sigma = self.noise if self.fixed_noise else self.noise * jax.random.uniform(k_scale)
         noisy = example._replace(X=example.X + sigma * jax.random.normal(k_noise, example.X.shape))
         rank = rank_of(decoding_order(k_order, example.design * example.mask))
         log_probs = model(noisy, rank, k_model)

@@ -7,7 +7,7 @@ import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,19 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxprot.core import metrics
 from jaxprot.core.buckets import bucket_length, pad_to
-from jaxprot.core.errors import InputError
+from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.core.residues import ALPHABET
 from jaxprot.io.structures import read_structure
 from jaxprot.io.tables import read_table
+from jaxprot.proteinmpnn import weights as tables
 from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, pad_features, parse_chains
 from jaxprot.thermompnn.config import ThermoMPNNConfig
 from jaxprot.thermompnn.losses import correlation_loss, huber
 from jaxprot.thermompnn.model import ThermoMPNN
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
-from jaxprot.weights import module, portable
+from jaxprot.weights import inspect, module, registry
+from jaxprot.weights.convert import fill
 
 _log = logging.getLogger(__name__)
 
@@ -198,17 +200,18 @@ class StabilityTask:
     Attributes:
       table: csv of mutations with a `thermompnn_split` column.
       structures: folder of its structures.
-      backbone: weights of a ProteinMPNN to start from; none starts from scratch.
+      backbone: weights of a ProteinMPNN to start from, a file (ours or an official one) or a registered name such as
+        `proteinmpnn:v_48_020`; none starts from scratch. `OptimConfig.frozen=("backbone",)` keeps them as they are.
       extra: further training proteins of the table, which the split leaves out (free of homologues, see
         `scripts/thermompnn_curate.py`).
       more: further (table, structures) whose training split is trained on as well; validation stays with `table`.
       model: sizes of the network.
-      frozen: keep the backbone as it is and train the head alone.
       noise: largest standard deviation, Å, of the coordinate noise (drawn anew each time, uniform from 0).
       background: share of the residues that carry a measured mutant letter instead of the wild type in half of the
         examples; the targets there become differences of ddG, which teaches reverse and mutant-to-mutant changes.
-      correlation: weight of (1 - Pearson) beside the Huber loss.
-      items: padded residues per step.
+      error: `huber` (half the square up to 2 kcal/mol, linear beyond) or `squared` (as published).
+      correlation: weight of (1 - Pearson) beside the error.
+      items: padded residues per step; 1 takes one protein at a time.
     """
 
     table: str
@@ -217,12 +220,16 @@ class StabilityTask:
     extra: tuple[str, ...] = ()
     more: tuple[tuple[str, str], ...] = ()
     model: ThermoMPNNConfig = ThermoMPNNConfig()
-    frozen: bool = False
     noise: float = 0.1
     background: float = 0.1
+    error: Literal["huber", "squared"] = "huber"
     correlation: float = 0.3
     items: int = 768
     monitor: str = "spearman"
+
+    def __post_init__(self):
+        if self.error not in ("huber", "squared"):
+            raise ValueError(f"error must be huber or squared, got {self.error!r}")
 
     def training_files(self) -> tuple[str, ...]:
         """Structure files of the training proteins of `table`."""
@@ -257,15 +264,21 @@ class StabilityTask:
         """The network, its backbone from `backbone`."""
         model = ThermoMPNN(self.model, rngs=nnx.Rngs(key))
         if self.backbone is not None:
-            tensors, _ = portable.load(self.backbone)
-            model.backbone = module.assemble(
-                lambda: type(model.backbone)(self.model.backbone, rngs=nnx.Rngs(0)), tensors
-            )
+            path, _ = registry.resolve(self.backbone, "proteinmpnn")
+            blueprint = module.Blueprint(lambda rngs: type(model.backbone)(self.model.backbone, rngs=rngs))
+            kind, tensors, _ = inspect.read(path)
+            if kind != "safetensors":
+                tensors = fill(module.shapes(blueprint), tensors, tables.OFFICIAL, tables.IGNORED, str(path))
+            try:
+                model.backbone = module.assemble(blueprint, tensors)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from error
         return model
 
     def files(self) -> tuple[str, ...]:
         """Data files: tables and the backbone's weights (the structures are many, and named by the tables)."""
-        return (self.table, *(table for table, _ in self.more), *([self.backbone] if self.backbone else []))
+        backbone = [] if self.backbone is None else [str(registry.resolve(self.backbone, "proteinmpnn")[0])]
+        return (self.table, *(table for table, _ in self.more), *backbone)
 
     def batches(self, step: int, seed: int) -> Batch:
         """Proteins of like length."""
@@ -296,16 +309,15 @@ class StabilityTask:
         sigma = self.noise * jax.random.uniform(k_scale)
         sequence, ddg, known = self._mutated(example, k_mutate)
         noisy = f._replace(X=f.X + sigma * jax.random.normal(k_noise, f.X.shape), S=sequence)
-        if self.frozen:
-            model.backbone = jax.tree.map(jax.lax.stop_gradient, model.backbone)
         predicted = model.ddg(noisy, k_model)
         known = known * f.mask[:, None]
-        error = jnp.sum(known * huber(predicted - ddg)) / jnp.maximum(jnp.sum(known), 1.0)
+        size = huber(predicted - ddg) if self.error == "huber" else (predicted - ddg) ** 2
+        error = jnp.sum(known * size) / jnp.maximum(jnp.sum(known), 1.0)
         apart = correlation_loss(predicted, ddg, known)
         one = jnp.ones(())
         return {
             "loss": Mean(error + self.correlation * apart, one),
-            "huber": Mean(error, one, 0.0),
+            self.error: Mean(error, one, 0.0),
             "one_minus_pearson": Mean(apart, one, 0.0),
         }
 
@@ -313,4 +325,9 @@ class StabilityTask:
         """Figures on the validation proteins."""
         apply = jax.jit(lambda params, features: nnx.merge(graphdef, params).ddg(features))
         held_out = self.held_out
-        return lambda params: figures(predict_set(apply, params, held_out), held_out.ddg, held_out.rows[:, 0])
+
+        def evaluate(params: Any) -> dict[str, float]:
+            found = figures(predict_set(apply, params, held_out), held_out.ddg, held_out.rows[:, 0])
+            return {**found, "mse": found["rmse"] ** 2}
+
+        return evaluate

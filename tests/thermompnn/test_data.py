@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxprot.core.errors import InputError
+from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.core.residues import ALPHABET
 from jaxprot.io.structures import read_structure
 from jaxprot.io.tables import write_table
@@ -144,19 +144,71 @@ def test_targets_of_mutated_backgrounds_are_differences(folder):
         assert target[i, sequence[i]] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["whole network", "frozen backbone"])
-def test_gradients_reach_the_backbone_unless_it_is_frozen(folder, frozen):
-    chosen = task(folder, frozen=frozen)
+def value(chosen, params, graphdef, example, seed=1):
+    return chosen.loss(nnx.merge(graphdef, params), example, jax.random.key(seed))["loss"].total
+
+
+def test_gradients_reach_the_whole_network(folder):
+    chosen = task(folder)
     graphdef, params = nnx.split(chosen.build(jax.random.key(0)), nnx.Param)
-
-    def loss(params, example):
-        return chosen.loss(nnx.merge(graphdef, params), example, jax.random.key(1))["loss"].total
-
     example = jax.tree.map(lambda leaf: leaf[0], chosen.load(*chosen.batches(0, 0)[:2]))
-    grads = nnx.to_pure_dict(jax.jit(jax.grad(loss))(params, example))
+    grads = nnx.to_pure_dict(jax.jit(jax.grad(lambda p, e: value(chosen, p, graphdef, e)))(params, example))
     size = {name: sum(float(abs(leaf).sum()) for leaf in jax.tree.leaves(grads[name])) for name in ("backbone", "head")}
-    assert size["head"] > 0
-    assert (size["backbone"] == 0) == frozen
+    assert size["head"] > 0 and size["backbone"] > 0
+
+
+def test_the_published_loss_is_the_mean_squared_error_of_a_protein(folder):
+    chosen = task(folder, error="squared", correlation=0.0, noise=0.0, background=0.0)
+    still = dataclasses.replace(TINY, backbone=dataclasses.replace(TINY.backbone, dropout=0.0))
+    chosen = dataclasses.replace(chosen, model=still)
+    graphdef, params = nnx.split(chosen.build(jax.random.key(0)), nnx.Param)
+    (example,) = chosen.training.examples
+    loss = jax.jit(lambda p, e: (value(chosen, p, graphdef, e), nnx.merge(graphdef, p).ddg(e.features)))
+    found, predicted = loss(params, example)
+    predicted = np.asarray(predicted)
+    at = example.measured > 0
+    assert float(found) == pytest.approx(float(np.mean((predicted[at] - example.ddg[at]) ** 2)), rel=1e-4)
+
+
+def test_an_unknown_error_is_named(folder):
+    with pytest.raises(ValueError, match="huber or squared"):
+        task(folder, error="absolute")
+
+
+def test_the_evaluation_gives_the_squared_error_too(folder):
+    chosen = task(folder)
+    graphdef, params = nnx.split(chosen.build(jax.random.key(0)), nnx.Param)
+    found = chosen.evaluator(graphdef)(params)
+    assert found["mse"] == pytest.approx(found["rmse"] ** 2)
+
+
+def test_one_protein_a_batch(folder):
+    chosen = dataclasses.replace(task(folder, extra=("chignolin",)), items=1)
+    held = [chosen.batches(step, 0).members.tolist() for step in range(4)]
+    assert [len(members) for members in held] == [1, 1, 1, 1]
+    assert sorted(held[0] + held[1]) == sorted(held[2] + held[3]) == [0, 1]
+
+
+@pytest.mark.golden
+def test_an_official_backbone_is_taken_as_it_is(folder, golden_checkpoint):
+    from jaxprot.weights import inspect
+
+    path = golden_checkpoint("v_48_020.pt")
+    chosen = StabilityTask(str(folder / "t.csv"), str(folder), str(path))
+    built = chosen.build(jax.random.key(0)).backbone
+    _, official, _ = inspect.read(path)
+    np.testing.assert_array_equal(built.letters.embedding[...], official["W_s.weight"])
+    np.testing.assert_array_equal(built.output.kernel[...], official["W_out.weight"].T)
+    assert str(path) in chosen.files()
+
+
+def test_a_backbone_of_other_sizes_is_named(folder, root):
+    shipped = root / "jaxprot" / "weights" / "default" / "proteinmpnn.safetensors"
+    chosen = dataclasses.replace(task(folder), backbone=str(shipped))
+    with pytest.raises(CheckpointError, match=r"proteinmpnn\.safetensors: parameters: .* wrong shape"):
+        chosen.build(jax.random.key(0))
+    with pytest.raises(InputError, match="no weights of this name"):
+        dataclasses.replace(chosen, backbone="nowhere").build(jax.random.key(0))
 
 
 def test_the_loss_ignores_padding_and_unmeasured_entries(folder):
@@ -176,8 +228,8 @@ def test_a_short_training_improves_and_leaves_a_frozen_backbone_as_it_was(folder
     from jaxprot.train.task import OptimConfig, TrainConfig
     from jaxprot.weights import module, portable
 
-    chosen = task(folder, frozen=True)
-    optim = OptimConfig(lr=1e-2, weight_decay=0.0, warmup=1, ema=0.5)
+    chosen = task(folder)
+    optim = OptimConfig(lr=1e-2, weight_decay=0.1, warmup=1, ema=0.5, frozen=("backbone",))
     cfg = TrainConfig(task=chosen, optim=optim, steps=60, evaluate_every=20, save_every=60)
     tensors, header = portable.load(fit(cfg, tmp_path / "run", header={"config": dataclasses.asdict(TINY)}).best)
     before = module.flatten(
@@ -185,7 +237,7 @@ def test_a_short_training_improves_and_leaves_a_frozen_backbone_as_it_was(folder
     )
     for name, value in before.items():
         if name.startswith("backbone."):
-            np.testing.assert_allclose(tensors[name], value, rtol=1e-6)
+            np.testing.assert_array_equal(tensors[name], value)
     assert np.isfinite(header["figures"]["spearman"])
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]  # means over 20 steps each
