@@ -8,12 +8,12 @@ import logging
 import os
 import pickle
 import platform
+import socket
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxprot.core.errors import InputError
@@ -88,7 +88,7 @@ def run(
     """
     check()
     begin = time.perf_counter()
-    with parts.locked():
+    with parts.locked(), parts.tidied():
         pending = parts.pending(items)
         told: dict[str, Any] = {"inputs": len(items), "finished before": len(items) - len(pending)}
         advance(len(items) - len(pending))
@@ -97,13 +97,14 @@ def run(
                 kind, workers, cpus = _share(ray, device, workers)
                 told |= {"workers": workers, "device": kind, "threads": max(1, int(cpus))}
                 told["seconds to start"] = round(time.perf_counter() - begin, 2)
-                worker = _configured(job, parts.path, kind, cpus, here)
-                _consume(worker, blocks(pending, workers, _PART[kind]), workers, kind, cpus, advance)
+                worker = _configured(job, parts, kind, cpus, here)
+                work = blocks(pending, workers, _PART[kind])
+                told["processes"] = _consume(worker, work, workers, kind, cpus, advance)
         failed = parts.finish(items)
     return failed, told | {"parts": len(parts.files())}
 
 
-def _configured(job: Job, folder: Path, kind: str, cpus: float, here: Sequence[str]) -> dict[str, Any]:
+def _configured(job: Job, parts: Parts, kind: str, cpus: float, here: Sequence[str]) -> dict[str, Any]:
     """Arguments of each worker."""
     threads = str(max(1, int(cpus)))
     carried = {name: value for name, value in os.environ.items() if name.startswith(_CARRIED)}
@@ -113,7 +114,8 @@ def _configured(job: Job, folder: Path, kind: str, cpus: float, here: Sequence[s
     carried |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     return {
         "job": job,
-        "folder": str(folder.absolute()),
+        "folder": str(parts.path.absolute()),
+        "token": parts.token,
         "environment": carried,
         "here": own,
         "host": platform.node(),
@@ -128,7 +130,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         told = [self.worker(pickle.loads(block)) for block in batch["block"]]
-        return {"inputs": [one["inputs"] for one in told], "error": [one["error"] for one in told]}
+        return {name: [one[name] for one in told] for name in ("inputs", "error", "process")}
 
 
 def _consume(
@@ -138,14 +140,16 @@ def _consume(
     kind: str,
     cpus: float,
     advance: Callable[[int], None],
-) -> None:
+) -> int:
+    """Gives out the blocks; returns the number of processes that computed some, killed ones and their successors."""
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    processes = set()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of older names of the same arguments, between versions
+        warnings.simplefilter("ignore", DeprecationWarning)  # of names that Ray itself still uses
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
         needs: dict[str, Any] = {"num_cpus": cpus}
         if kind == "gpu":
             needs["num_gpus"] = 1
@@ -163,7 +167,9 @@ def _consume(
         for row in data.iter_rows():
             if row["error"]:
                 raise pickle.loads(row["error"])
+            processes.add(row["process"])
             advance(row["inputs"])
+    return len(processes)
 
 
 @contextlib.contextmanager
@@ -175,16 +181,13 @@ def _cluster(address: str | None, debug: bool) -> Iterator[Any]:
     import ray
     import ray.data
 
+    level = logging.INFO if debug else logging.ERROR
     if ray.is_initialized():
-        yield ray
+        with _quiet(level):
+            yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith("ray://"):
-        raise InputError(
-            f"--ray-address {address}: Ray's client protocol is not supported; run on a machine of the cluster with "
-            "--ray-address auto (`ray job submit` does so), or give HOST:PORT"
-        )
-    level = logging.INFO if debug else logging.ERROR
+    reachable(address)
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": debug}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
@@ -192,13 +195,32 @@ def _cluster(address: str | None, debug: bool) -> Iterator[Any]:
         with contextlib.nullcontext() if debug else _silent():
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"--ray-address {address}: {lines[0]} (`ray start --head` starts a cluster)") from error
-    try:
-        with _quiet(level):
+        if address == "local":
+            raise
+        reason = (str(error) or type(error).__name__).partition(". ")[0].strip()
+        raise InputError(f"--ray-address {address}: {reason}; `ray start --head` starts a cluster") from error
+    with _quiet(level):
+        try:
             yield ray
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()  # tells what it has held back, so within the block as well
+
+
+def reachable(address: str) -> None:
+    """Raises an `InputError` where nothing answers at HOST:PORT; Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--ray-address {address}: Ray's client protocol is not supported; run on a machine of the cluster with "
+            "--ray-address auto (`ray job submit` does so), or give HOST:PORT"
+        )
+    host, _, port = address.rpartition(":")
+    if not host:
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            pass
+    except (OSError, ValueError) as error:
+        raise InputError(f"--ray-address {address}: nothing answers there ({error}); give HOST:PORT or auto") from error
 
 
 @contextlib.contextmanager
@@ -223,14 +245,21 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(level: int) -> Iterator[None]:
-    """Ray Data writes to stderr only what is at least of `level`; its log files keep everything."""
+    """Ray writes to stderr only what is at least of `level`, and nothing to stdout; its log files keep everything."""
     handlers = [h for h in logging.getLogger("ray.data").handlers if not isinstance(h, logging.FileHandler)]
     before = [handler.level for handler in handlers]
-    for handler in handlers:
-        handler.setLevel(max(level, handler.level))
-    yield
-    for handler, was in zip(handlers, before, strict=True):
-        handler.setLevel(was)
+    with contextlib.ExitStack() as stack:
+        # It prints the end of a worker, which is not the end of anything here, where commands print their results.
+        shown = level < logging.ERROR
+        target = sys.stderr if shown else stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(target))
+        for handler in handlers:
+            handler.setLevel(max(level, handler.level))
+        try:
+            yield
+        finally:
+            for handler, was in zip(handlers, before, strict=True):
+                handler.setLevel(was)
 
 
 def _share(ray: Any, device: str, workers: int | None) -> tuple[str, int, float]:

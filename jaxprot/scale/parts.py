@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ class Parts:
       job: what is computed.
       overwrite: replace the parts of another job.
 
+    Attributes:
+      token: of the run that had the lock last.
+
     Raises:
       OutputError: the folder holds parts of another command, other weights or settings, and not `overwrite`; or
         nothing can be written there.
@@ -85,12 +89,15 @@ class Parts:
     def locked(self) -> Iterator[None]:
         """Keeps other runs out while the block runs; the lock ends with the process, however that ends.
 
+        Workers may outlive it by seconds: each run writes a token of its own into the file of the lock, and workers
+        whose token is not there any more write nothing.
+
         Raises:
           OutputError: another run has it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / _LOCK, "w", encoding="utf-8")  # noqa: SIM115
+            file = open(self.path / _LOCK, "a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         with file:
@@ -102,7 +109,25 @@ class Parts:
                 raise OutputError(f"{self.path}: another run is writing here; wait for it or end it") from None
             except (ImportError, OSError):
                 pass  # a system or file system without locks
+            self.token = uuid.uuid4().hex
+            file.truncate(0)
+            file.write(self.token)
+            file.flush()
             yield
+
+    @contextlib.contextmanager
+    def tidied(self) -> Iterator[None]:
+        """A block that fails before the first part leaves no folder behind."""
+        try:
+            yield
+        except BaseException:
+            if not self.files():
+                with contextlib.suppress(OSError):
+                    for name in (_JOB, _LOCK):
+                        (self.path / name).unlink(missing_ok=True)
+                    self.path.rmdir()
+                    self.path.parent.rmdir()
+            raise
 
     def files(self) -> list[Path]:
         """The parts."""
@@ -176,6 +201,16 @@ class Parts:
             return {name: np.array([], object if _is_text(self.job.columns[name]) else None) for name in names}
         columns = {name: [table[name].to_numpy() for table in tables] for name in names}
         return {name: np.concatenate(pieces) for name, pieces in columns.items()}
+
+
+def check_token(folder: str | os.PathLike, token: str) -> None:
+    """Raises an `OutputError` if another run has taken the folder over, or the folder is gone."""
+    try:
+        if (Path(folder) / _LOCK).read_text("utf-8") == token:
+            return
+    except OSError as error:
+        raise OutputError(f"{folder}: a worker cannot read this folder ({error.strerror or error})") from error
+    raise OutputError(f"{folder}: another run has taken this folder over")
 
 
 def part_name(items: Sequence[Item]) -> str:

@@ -25,6 +25,7 @@ class Worker:
     Args:
       job: what is computed.
       folder: of the parts.
+      token: of the run.
       environment: variables to set before jax is imported.
       here: further ones, for workers on the machine `host` alone.
       host: name of the machine that started the run.
@@ -34,11 +35,12 @@ class Worker:
         self,
         job: Job,
         folder: str | os.PathLike,
+        token: str,
         environment: Mapping[str, str] | None = None,
         here: Mapping[str, str] | None = None,
         host: str = "",
     ):
-        self.job, self.folder = job, Path(folder)
+        self.job, self.folder, self.token = job, Path(folder), token
         if "jax" not in sys.modules:
             os.environ.update(environment or {})
             for name in here or {}:
@@ -51,21 +53,24 @@ class Worker:
         """Computes a block and writes its part.
 
         Returns:
-          `inputs`: how many; `error`: b"", or the pickled error that must end the whole run.
+          `inputs`: how many; `error`: b"", or the pickled error that must end the whole run; `process`: which one.
         """
+        told = {"inputs": len(items), "error": b"", "process": f"{platform.node()}:{os.getpid()}"}
         try:
+            parts.check_token(self.folder, self.token)
             if (self.folder / parts.part_name(items)).is_file():  # its first worker ended between writing and telling
-                return {"inputs": len(items), "error": b""}
+                return told
             if self._function is None:
                 self._function = self.job.make()
             counter = parts.tries(self.folder, items)
             alone = parts.count(counter) > _TRIES_TOGETHER
             found = self._carefully(items) if alone else self._together(items)
+            parts.check_token(self.folder, self.token)
             parts.write_part(self.folder, items, found, self.job.columns)
             counter.unlink(missing_ok=True)
         except Exception as error:  # raised here it would reach the user as pages of another engine's traceback
-            return {"inputs": 0, "error": _pickled(error)}
-        return {"inputs": len(items), "error": b""}
+            return {**told, "inputs": 0, "error": _pickled(error)}
+        return told
 
     def _together(self, items: Sequence[Item]) -> dict[int, Columns | str]:
         """Results, or messages of failures, by place."""
