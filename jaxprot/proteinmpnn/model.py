@@ -1,6 +1,7 @@
 """ProteinMPNN as Flax NNX modules (Dauparas et al., Science 2022, doi 10.1126/science.add2187).
 
-Every function takes one structure; batches come from `jax.vmap`. Two exact rearrangements make it fast: the first
+Every function takes one structure; batches come from `jax.vmap`. The network computes in the type of its weights, the
+geometry before it and the log-probabilities after it in float32. Two exact rearrangements make it fast: the first
 linear of each message is split into per-node and per-edge parts, and the last linear is applied after the sum over
 neighbours instead of before it.
 """
@@ -102,7 +103,7 @@ class EdgeFeatures(nnx.Module):
         n = self.cfg.positional
         # The one-hot offset passes two linear maps: one table of 66 rows, looked up.
         table = (self.positional.kernel[...] + self.positional.bias[...][None]) @ kernel[:n]
-        return self.norm(geometric @ kernel[n:] + table[offset])
+        return self.norm(geometric.astype(kernel.dtype) @ kernel[n:] + table[offset])
 
 
 class FeedForward(nnx.Module):
@@ -212,7 +213,7 @@ class ProteinMPNN(nnx.Module):
         features = jax.tree.map(jnp.asarray, features)
         distance, index, valid = self.features.graph(features)
         edges = self.edge_projection(self.features(features, distance, index))
-        mask = features.mask
+        mask = features.mask.astype(edges.dtype)
         valid = valid.astype(edges.dtype)
         attend = mask[:, None] * mask[index] * valid
         nodes = jnp.zeros((mask.shape[0], self.cfg.width), edges.dtype)
@@ -241,7 +242,7 @@ class ProteinMPNN(nnx.Module):
 
     def log_probs(self, nodes: Float[Array, "n c"]) -> Float[Array, "n 21"]:
         """Log-probabilities of the 21 letters from the last decoder state."""
-        return jax.nn.log_softmax(self.output(nodes))
+        return jax.nn.log_softmax(self.output(nodes).astype(jnp.float32))
 
     def __call__(
         self, features: Features, rank: Int[Array, "n"], key: PRNGKeyArray | None = None

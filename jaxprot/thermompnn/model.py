@@ -109,7 +109,7 @@ class ThermoMPNN(nnx.Module):
         """
         k_states, k_head = (None, None) if key is None else jax.random.split(key)
         _, states, letters = self.states(features, k_states)
-        u = self.head(self.residue_vectors(states, letters), k_head)
+        u = self.head(self.residue_vectors(states, letters), k_head).astype(jnp.float32)
         return u[:, :LETTERS] - jnp.take_along_axis(u, features.S[:, None], axis=1)
 
     def zero_shot(self, features: Features) -> Float[Array, "n 20"]:

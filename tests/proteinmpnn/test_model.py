@@ -268,3 +268,34 @@ def test_dropout_keeps_the_mean_and_the_rate(key):
     assert float((x == 0).mean()) == pytest.approx(0.1, abs=0.01)
     assert float(x.mean()) == pytest.approx(1.0, abs=0.01)
     assert dropout(x, 0.1, None) is x
+
+
+def products(jaxpr):
+    """Types of both factors of every matrix product, inner functions included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield tuple(str(v.aval.dtype) for v in equation.invars)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (list, tuple)) else [value]:
+                if hasattr(inner, "jaxpr"):
+                    inner = inner.jaxpr
+                if hasattr(inner, "eqns"):
+                    yield from products(inner)
+
+
+def test_weights_in_bfloat16_make_every_product_bfloat16(ubiquitin):
+    model = ProteinMPNN(ProteinMPNNConfig(width=32, neighbours=16), rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model, nnx.Param)
+    rank = jnp.arange(len(ubiquitin.S))
+
+    def forward(params, key):
+        return nnx.merge(graphdef, params)(jax.tree.map(jnp.asarray, ubiquitin), rank, key)
+
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    found = set(products(jax.make_jaxpr(forward)(half, jax.random.key(0)).jaxpr))
+    assert found == {("bfloat16", "bfloat16")}
+    assert set(products(jax.make_jaxpr(forward)(params, jax.random.key(0)).jaxpr)) == {("float32", "float32")}
+    low, full = forward(half, None), forward(params, None)
+    assert low.dtype == jnp.float32
+    np.testing.assert_allclose(low, full, atol=0.15)
+    assert float(jnp.abs(low - full).mean()) < 0.03
