@@ -5,8 +5,8 @@
     python scripts/bench_training.py --only scaling --size paper --steps 30        # on a machine with GPUs
 
 Parts (all by default, `--only` chooses): `overhead`: steps whose network is a few numbers, so that the wall time is the
-engine's, also with as many arrays as ThermoMPNN has. `scaling`: ProteinMPNN on random backbones of 128 residues, the same
-batch of 16 on 1, 2, 4 and 8 devices, with the largest relative difference of the weights from those of one device.
+engine's, also with as many arrays as ThermoMPNN has. `scaling`: ProteinMPNN on random backbones of 128 residues, the
+same batch of 16 on 1, 2, 4 and 8 devices, with the largest relative difference of the weights from those of one device.
 Without GPUs or TPUs the devices are virtual ones of the CPU: the table shows that the split is right and what it costs,
 not the speed of as many machines. `thermompnn`: `experiments/thermompnn/default.py` for four passes over its data
 (`JAXPROT_DATA` names their folder): seconds per step, share of the time spent waiting for the next batch, and programs
