@@ -273,3 +273,27 @@ def test_processes_with_different_configurations_all_end(tmp_path):
 def test_half_an_address_is_refused(experiment, tmp_path, capsys, arguments, message):
     assert cli.main(["train", str(experiment), "-o", str(tmp_path / "run"), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.multidevice
+@pytest.mark.slow
+def test_sigterm_to_one_process_stops_both_at_one_step(tmp_path):
+    (tmp_path / "toy.py").write_text(SLOW_TOY)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    peers = ("--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id")
+    settings = ("--set", "steps=2000", "--set", "log_every=1")
+    started = [command(tmp_path / "toy.py", "-o", tmp_path / "run", *peers, i, *settings) for i in (0, 1)]
+    for line in started[0].stderr:
+        if '"step": 3' in line:
+            break
+    started[1].terminate()
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    step = int(said[0][0].split("after step ")[1].split()[0])
+    assert 3 <= step < 2000
+    alone = command("--resume", tmp_path / "run", "--set", f"steps={step + 2}")
+    out, text = alone.communicate(timeout=60)
+    assert alone.returncode == 0, text
+    assert f"trained to step {step + 2}" in out
