@@ -229,8 +229,10 @@ def optimiser(cfg: OptimConfig, params: Any) -> optax.GradientTransformationExtr
       params: tree of the trained parameters (None where a parameter is not trained), for their paths and shapes.
 
     Raises:
-      ValueError: an unknown name, or a pattern of `no_decay` or `rates` that names nothing.
+      ValueError: an unknown name, a pattern of `no_decay` or `rates` that names nothing, or `rates` that are no pairs.
     """
+    if any(isinstance(pair, str) or len(pair) != 2 for pair in cfg.rates):
+        raise ValueError(f"rates: {cfg.rates!r}; give pairs of a part of paths and a factor, such as ('backbone', 0.1)")
     _check(cfg.no_decay, params, "no_decay")
     _check([pattern for pattern, _ in cfg.rates], params, "rates")
     clip = [] if cfg.clip is None else [optax.clip_by_global_norm(cfg.clip)]

@@ -266,6 +266,11 @@ def test_a_pattern_that_names_nothing_is_an_error_with_near_ones(params, option)
         trainable(cfg, params) if option == "frozen" else optimiser(cfg, params)
 
 
+def test_rates_are_pairs(params):
+    with pytest.raises(ValueError, match="give pairs"):
+        optimiser(OptimConfig(rates=("backbone", 0.1)), params)
+
+
 def test_parts_are_whole_names(params):
     with pytest.raises(ValueError, match="near ones"):
         trainable(OptimConfig(frozen=("back",)), params)
@@ -290,6 +295,12 @@ def test_partition_and_merge_give_the_tree_back(params):
     assert len(jax.tree.leaves(trained)) == 3 and len(jax.tree.leaves(fixed)) == 3
     whole = merge(trained, fixed)
     jax.tree.map(np.testing.assert_array_equal, whole, params)
+
+
+def test_the_rate_of_the_step_is_needed(params):
+    tx = optimiser(OptimConfig(), params)
+    with pytest.raises(ValueError, match="learning_rate=rate"):
+        tx.update(params, tx.init(params), params)
 
 
 def test_unknown_optimiser(params):
