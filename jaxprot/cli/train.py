@@ -15,6 +15,7 @@ import tyro
 from jaxprot.cli.options import Compute, record
 from jaxprot.core.errors import InputError
 
+_MANY = 8  # files of one folder that are listed one by one
 _LARGE = 2**30  # bytes: a larger data file is told by size and time of change, hashing it would take long
 
 
@@ -165,17 +166,27 @@ def _note(options: TrainOptions, run: Path, cfg: Any, parallel: Any, timings: di
 
 
 def _data(task: Any) -> dict[str, str | None]:
-    """What tells the data files of a task: their hashes, of very large ones size and time."""
+    """What tells the data files of a task: their hashes, of very large ones size and time, one for a folder of many."""
+    import hashlib
+
     from jaxprot.io.outputs import hashes
 
     listed = getattr(task, "files", None)
-    out: dict[str, str | None] = {}
+    folders: dict[Path, dict[str, str | None]] = {}
     for path in map(Path, listed() if listed is not None else ()):
         stat = path.stat() if path.exists() else None
         if stat is not None and stat.st_size > _LARGE:
-            out[str(path)] = f"size {stat.st_size} mtime {int(stat.st_mtime)}"
+            known = {str(path): f"size {stat.st_size} mtime {int(stat.st_mtime)}"}
         else:
-            out |= hashes([path])
+            known = hashes([path])
+        folders.setdefault(path.parent, {}).update(known)
+    out: dict[str, str | None] = {}
+    for folder, known in folders.items():
+        if len(known) <= _MANY:
+            out |= known
+            continue
+        joined = hashlib.sha256(json.dumps(sorted(known.items())).encode()).hexdigest()
+        out[f"{folder} ({len(known)} files)"] = joined
     return out
 
 

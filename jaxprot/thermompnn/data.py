@@ -276,9 +276,9 @@ class StabilityTask:
         return model
 
     def files(self) -> tuple[str, ...]:
-        """Data files: tables and the backbone's weights (the structures are many, and named by the tables)."""
+        """Data files: tables, the training structures of `table`, and the backbone's weights."""
         backbone = [] if self.backbone is None else [str(registry.resolve(self.backbone, "proteinmpnn")[0])]
-        return (self.table, *(table for table, _ in self.more), *backbone)
+        return (self.table, *self.training_files(), *(table for table, _ in self.more), *backbone)
 
     def batches(self, step: int, seed: int) -> Batch:
         """Proteins of like length."""
