@@ -198,7 +198,10 @@ def _cluster(address: str | None, debug: bool) -> Iterator[Any]:
         if address == "local":
             raise
         reason = (str(error) or type(error).__name__).partition(". ")[0].strip()
-        raise InputError(f"--ray-address {address}: {reason}; `ray start --head` starts a cluster") from error
+        raise InputError(
+            f"--ray-address {address}: {reason}; `ray start --head` starts a cluster; one with access tokens "
+            "is joined by its HOST:PORT with RAY_AUTH_MODE=token"
+        ) from error
     with _quiet(level):
         try:
             yield ray
@@ -225,7 +228,7 @@ def reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """What Ray's native code and its child processes say at their start is shown only if the start fails."""
+    """Of what Ray's native code and child processes say at their start, the last words are shown if the start fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as said, warnings.catch_warnings():
         # jax warns of every fork; what Ray forks becomes another program at once.
@@ -236,7 +239,7 @@ def _silent() -> Iterator[None]:
             yield
         except BaseException:
             said.seek(0)
-            os.write(own, said.read())
+            os.write(own, b"".join(said.readlines()[-3:]))
             raise
         finally:
             os.dup2(own, 2)

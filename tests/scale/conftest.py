@@ -17,7 +17,6 @@ def cluster(tmp_path_factory):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'jaxprot[ray]'")
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()

@@ -36,10 +36,10 @@ def same(ours, local: Path) -> None:
 
 @pytest.fixture
 def folder(fold, tmp_path):
-    """Five truncations of ubiquitin and a file that is none."""
+    """Five truncations of ubiquitin, all of one padded length, and a file that is none."""
     out = tmp_path / "structures"
     out.mkdir()
-    for residues in (20, 25, 30, 34, 40):
+    for residues in (20, 25, 28, 30, 32):
         shutil.copy(fold(f"u{residues}.pdb", residues), out)
     (out / "broken.pdb").write_text("not a structure\n")
     return out
@@ -58,7 +58,7 @@ def test_scan_equals_the_local_engine_and_goes_on_where_it_was(run, cluster, fol
 
     assert run("thermompnn", "scan", folder, "-o", tmp_path / "local").code == 1
     table = frame(out)
-    assert set(table["structure"]) == {"u20", "u25", "u30", "u34", "u40"}
+    assert set(table["structure"]) == {"u20", "u25", "u28", "u30", "u32"}
     for name, rows in table.groupby("structure"):
         same(rows, tmp_path / "local" / name)
 
@@ -78,7 +78,7 @@ def test_scan_equals_the_local_engine_and_goes_on_where_it_was(run, cluster, fol
 
 def test_predict_equals_the_local_engine(run, cluster, folder, tmp_path):
     mutations = tmp_path / "mutations.csv"
-    rows = ["u30,A,K6A,0.1", "u20,A,I3V,1.2", "u30.pdb,A,I3A:V5A,2.5", "u40,,K6A,0.3", "u20,A,K6G,0.9"]
+    rows = ["u30,A,K6A,0.1", "u20,A,I3V,1.2", "u30.pdb,A,I3A:V5A,2.5", "u32,,K6A,0.3", "u20,A,K6G,0.9"]
     mutations.write_text("\n".join(["structure,chain,mutation,ddg", *rows, ""]))
     arguments = ["thermompnn", "predict", mutations, "--structures", folder]
     assert run(*arguments, "-o", tmp_path / "local").code == 0
