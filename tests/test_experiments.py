@@ -20,13 +20,15 @@ def experiments():
 
 
 @pytest.mark.parametrize("path", experiments(), ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_experiment(path):
+def test_experiment(path, tmp_path):
     try:
         cfg = config.load_experiment(path)
     except InputError as error:
         if "no such file" not in str(error):
             raise
         pytest.skip(f"lists its data: {error}")
+    config.write_config(cfg, tmp_path / "config.yaml", path)
+    assert config.read_config(tmp_path / "config.yaml") == cfg
     network = NETWORKS[path.parent.name]
     params = Blueprint(lambda rngs: network(cfg.task.model, rngs=rngs)).params
     trained, _ = partition(params, trainable(cfg.optim, params))

@@ -18,7 +18,7 @@ from jaxprot.core.errors import InputError
 from jaxprot.io.outputs import write_text
 from jaxprot.train.task import TrainConfig
 
-_KIND = "kind"  # key under which yaml keeps the class of a dataclass
+_KIND = "class"  # key under which yaml keeps the class of a dataclass; a keyword, so no field has this name
 _SOURCE = "experiment"  # key under which yaml keeps where the experiment file was
 _MODULE = "jaxprot_experiment"  # name under which an experiment file is imported
 COPY = "experiment.py"  # the experiment file in the folder of a run

@@ -103,6 +103,7 @@ class Trainer:
         self.report: Callable[[dict[str, Any]], None] | None = None
         self.best, self.plateau, self.programs = -np.inf, Plateau(), 0
         self._pending: list[Any] = []
+        self._timed = 0
         task = cfg.task
         k_init, _ = jax.random.split(jax.random.key(cfg.seed if cfg.init_seed is None else cfg.init_seed))
         _, k_run = jax.random.split(jax.random.key(cfg.seed))
@@ -141,6 +142,7 @@ class Trainer:
         best = loop.get("best")
         self.best = -np.inf if best is None else float(best)
         self.plateau = Plateau.from_dict(loop["plateau"])
+        self._pending = [(first, _arrays(metrics)) for first, metrics in loop["pending"]]
         start = int(self.parallel.local(self.state.step))
         _log.info("resumed at step %d on %s", start, self.parallel)
         return start
@@ -159,6 +161,7 @@ class Trainer:
                 rate = rates[chunk.start : chunk.start + chunk.steps] * np.float32(self.plateau.scale)
                 self.state, metrics = self._step(self.state, batch, rate, self._resident)
                 self._pending.append((chunk.start, metrics))
+                self._timed += chunk.steps
                 done, last = chunk.start + chunk.steps, chunk.start + chunk.steps == cfg.steps
                 stopped = interruption.requested(done) if not last else None
                 due = [done % n == 0 or last for n in every]
@@ -198,6 +201,7 @@ class Trainer:
             # The sum is not finite where a term is not: name the term.
             what = ", ".join([k for k in named if k != "loss"] or named) or "the gradient (all terms are finite)"
             good = int(self.parallel.local(self.state.step))
+            self._pending = []
             self.state = self.state._replace(halted=self.parallel.replicate(np.zeros((), bool)))
             self._save(good, None)
             raise FloatingPointError(
@@ -209,7 +213,7 @@ class Trainer:
         """Writes the means of the metrics since the last record."""
         names = sorted(set(self._pending[0][1]) - {"good"}, key=lambda name: (name != "loss", name))
         mean = {name: float(np.mean(np.concatenate([m[name] for _, m in self._pending]))) for name in names}
-        steps = sum(len(m["good"]) for _, m in self._pending)
+        steps, self._timed = self._timed, 0
         self._pending = []
         seconds, waited = clock.lap()
         self._write(
@@ -249,12 +253,19 @@ class Trainer:
             "step": done,
             "best": None if self.best == -np.inf else self.best,
             "plateau": self.plateau.to_dict(),
+            # Of steps since the last record: the first one after a resumption is of as many steps as any other.
+            "pending": [[first, {name: value.tolist() for name, value in m.items()}] for first, m in self._pending],
         }
         self.checkpoints.save(done, self.parallel.whole(self.state), loop, score)
 
 
 def _host(metrics: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(Parallel.local(value)) for name, value in metrics.items()}
+
+
+def _arrays(metrics: dict[str, list[Any]]) -> dict[str, np.ndarray]:
+    """What JSON kept of host metrics."""
+    return {name: np.asarray(value, bool if name == "good" else np.float32) for name, value in metrics.items()}
 
 
 class _Clock:
