@@ -101,3 +101,29 @@ def encode(sequence: str) -> np.ndarray:
 def decode(indices: np.ndarray) -> str:
     """Returns the letters of (L,) indices into `ALPHABET`."""
     return "".join(np.array(list(ALPHABET))[np.asarray(indices, int)])
+
+
+ELEMENTS = (
+    "X H HE LI BE B C N O F NE NA MG AL SI P S CL AR K CA SC TI V CR MN FE CO NI CU ZN GA GE AS SE BR KR RB SR Y ZR NB "
+    "MO TC RU RH PD AG CD IN SN SB TE I XE CS BA LA CE PR ND PM SM EU GD TB DY HO ER TM YB LU HF TA W RE OS IR PT AU "
+    "HG TL PB BI PO AT RN FR RA AC TH PA U NP PU AM CM BK CF ES FM MD NO LR RF DB SG BH HS MT DS RG CN NH FL MC LV TS "
+    "OG"
+).split()
+"""Symbols in upper case by atomic number; `X` (0) is unknown."""
+
+_NUMBER = {symbol: number for number, symbol in enumerate(ELEMENTS)} | {"D": 1, "T": 1}
+
+
+def atomic_numbers(symbols: np.ndarray) -> np.ndarray:
+    """Atomic numbers of element symbols.
+
+    Args:
+      symbols: (N,) symbols in any case.
+
+    Returns:
+      (N,) int32; 0 where the symbol is unknown or empty, 1 for deuterium.
+    """
+    if len(symbols) == 0:
+        return np.zeros(0, np.int32)
+    unique, inverse = np.unique(symbols, return_inverse=True)
+    return np.array([_NUMBER.get(str(symbol).strip().upper(), 0) for symbol in unique], np.int32)[inverse]
