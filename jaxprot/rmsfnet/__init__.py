@@ -1,0 +1,1 @@
+"""RMSF-net: flexibility of every atom from a cryo-EM map and a model."""
