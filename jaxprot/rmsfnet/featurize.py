@@ -1,0 +1,166 @@
+"""From a map and a model to the boxes that the network reads (published geometry, specification in the paper's code).
+
+Everything happens on a grid of 1.5 Å. Cores of 10 voxels tile it from voxel 0; each is predicted from the box of 40
+voxels around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+from scipy import ndimage
+
+from jaxprot.core import residues
+from jaxprot.core.errors import InputError
+from jaxprot.core.structure import Structure
+from jaxprot.core.volume import Volume
+from jaxprot.rmsfnet.model import BOX, CORE
+
+SPACING = 1.5
+_MARGIN = (BOX - CORE) // 2
+
+
+def resample(volume: Volume) -> Volume:
+    """The map on the network's grid, by cubic splines.
+
+    As published, the first and last voxels stay where they are and the spacing counts as exactly 1.5 Å, although it is
+    up to a fraction of a voxel per axis off; atoms at the far end may be up to a voxel from their density.
+    """
+    zoom = np.float32(volume.voxel)[::-1] / SPACING
+    if np.all(np.round(np.array(volume.shape) * zoom) < 1):
+        raise InputError(f"{volume.name}: {volume.shape} voxels of {volume.voxel} Å are less than one of 1.5 Å")
+    data = volume.data if np.all(zoom == 1) else ndimage.zoom(volume.data, zoom)
+    return dataclasses.replace(volume, data=data, voxel=np.full(3, SPACING))
+
+
+def protein_atoms(structure: Structure) -> np.ndarray:
+    """(N,) bool: atoms of residues with an amino acid's backbone (N, CA, C, O), which are scored."""
+    held = np.ones(structure.n_residues, bool)
+    for name in residues.BACKBONE:
+        held &= np.bincount(structure.atom_residue[structure.atom_name == name], minlength=structure.n_residues) > 0
+    return held[structure.atom_residue]
+
+
+def atom_voxels(structure: Structure, grid: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """The voxel of each atom.
+
+    Args:
+      structure: coordinates in Å.
+      grid: with the network's spacing.
+
+    Returns:
+      (N, 3) int64 indices z, y, x (cut towards zero, as published), and (N,) bool, True inside the map.
+    """
+    place = ((structure.xyz.astype(np.float64) - grid.origin) / SPACING)[:, ::-1]
+    inside = ((place > -1) & (place < np.array(grid.shape))).all(1)
+    return np.where(inside[:, None], place, 0).astype(np.int64), inside
+
+
+def atom_map(structure: Structure, grid: Volume) -> np.ndarray:
+    """(z, y, x) bool: voxels that hold a scored atom."""
+    index, inside = atom_voxels(structure, grid)
+    index = index[inside & protein_atoms(structure)]
+    out = np.zeros(grid.shape, bool)
+    out[tuple(index.T)] = True
+    return out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boxes:
+    """The boxes of a map, cut when they are needed.
+
+    Attributes:
+      grid: the map on the network's grid; its densities are channel 0 unless `first` says otherwise.
+      model: simulated map on a grid of its own, or None.
+      first: `map` or `model`: what channel 0 holds; with `both` the map, and the model in channel 1.
+      kept: running numbers of the boxes, ascending.
+    """
+
+    grid: Volume
+    model: Volume | None
+    first: str
+    kept: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @property
+    def tiles(self) -> tuple[int, int, int]:
+        """Cores along z, y, x."""
+        z, y, x = (-(-n // CORE) for n in self.grid.shape)
+        return z, y, x
+
+    @property
+    def corners(self) -> np.ndarray:
+        """(B, 3) first voxel z, y, x of the core of each box."""
+        return CORE * np.stack(np.unravel_index(self.kept, self.tiles, order="F"), 1)
+
+    @functools.cached_property
+    def _padded(self) -> np.ndarray:
+        return np.pad(self.grid.data, BOX)
+
+    @functools.cached_property
+    def _simulated(self) -> tuple[np.ndarray, np.ndarray]:
+        """The simulated map with zeros around it, and the voxel of the map's voxel 0 in it."""
+        assert self.model is not None
+        return np.pad(self.model.data, BOX), (self.grid.origin - self.model.origin) / SPACING
+
+    def cut(self, numbers: np.ndarray) -> np.ndarray:
+        """Boxes by their place in `kept`.
+
+        Returns:
+          (n, 40, 40, 40, channels) float32 densities, zeros outside the maps.
+        """
+        channels = []
+        corners = self.corners[numbers] - _MARGIN
+        if self.first in ("map", "both"):
+            channels.append(np.stack([_part(self._padded, corner + BOX) for corner in corners]))
+        if self.first in ("model", "both"):
+            padded, offset = self._simulated
+            # The world position of the box's first voxel on the other grid, to the nearest voxel (ties to even).
+            starts = np.round(corners + offset[::-1]).astype(np.int64) + BOX
+            channels.append(np.stack([_part(padded, start) for start in starts]))
+        return np.stack(channels, axis=-1)
+
+
+def _part(padded: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """A box of a padded map; zeros where it does not reach."""
+    out = np.zeros((BOX,) * 3, np.float32)
+    low = np.clip(start, 0, padded.shape)
+    high = np.clip(start + BOX, 0, padded.shape)
+    if (high > low).all():
+        inner = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+        out[inner] = padded[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return out
+
+
+def keep(occupied: np.ndarray) -> np.ndarray:
+    """Running numbers (z fastest) of the cores that hold an occupied voxel.
+
+    Args:
+      occupied: (z, y, x) bool.
+    """
+    tiles = [-(-n // CORE) for n in occupied.shape]
+    padded = np.pad(occupied, [(0, CORE * t - n) for t, n in zip(tiles, occupied.shape, strict=True)])
+    z, y, x = tiles
+    held = padded.reshape(z, CORE, y, CORE, x, CORE).any((1, 3, 5))
+    return np.flatnonzero(held.ravel(order="F"))
+
+
+def merge(cores: np.ndarray, boxes: Boxes, fill: float = np.nan) -> np.ndarray:
+    """Predicted cores on the map's grid.
+
+    Args:
+      cores: (B, 10, 10, 10) in the order of `boxes.kept`.
+      boxes: where they belong.
+      fill: value of voxels without prediction.
+
+    Returns:
+      (z, y, x) float32.
+    """
+    out = np.full([CORE * t for t in boxes.tiles], fill, np.float32)
+    for core, (z, y, x) in zip(cores, boxes.corners, strict=True):
+        out[z : z + CORE, y : y + CORE, x : x + CORE] = core
+    return out[tuple(slice(0, n) for n in boxes.grid.shape)]
