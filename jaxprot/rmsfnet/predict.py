@@ -51,7 +51,7 @@ class Predictor:
         self.runner = Runner(module)
 
     def pure(self) -> tuple[Callable, list[Any]]:
-        """(apply, leaves), plain JAX: apply(leaves, boxes (n, 40, 40, 40, c)) is log10(RMSF / Å + 1) (n, 10, 10, 10)."""
+        """(apply, leaves) of plain JAX: apply(leaves, boxes (n, 40, 40, 40, c)) is log10(RMSF / Å + 1) of the cores."""
         return self.runner.pure(_apply)
 
     def cores(self, boxes: Boxes) -> Iterator[np.ndarray]:
