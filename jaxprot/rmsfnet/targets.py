@@ -1,0 +1,150 @@
+"""Fluctuations from molecules in many places: simulations, NMR ensembles, multi-model files.
+
+Frames are superposed on their mean structure, which is found by repeated superposition; the fluctuation of an atom is
+the root of its mean squared distance from its mean place (population mean, as the published targets).
+"""
+
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxprot.core import residues
+from jaxprot.core.errors import InputError
+from jaxprot.core.structure import Structure
+from jaxprot.io.trajectories import Trajectory
+from jaxprot.ops import rigid
+
+Fit = Literal["heavy", "ca"]
+
+_ROUNDS = 10  # of superposition on the mean; ensembles change by less than 1e-4 Å after four
+_BOND, _BROKEN = 4.6, 12.0  # Å between neighbouring alpha carbons in the topology, and what no chain reaches
+_MOST_ATOMS = 20_000  # atoms whose superposition is needed; more than these add nothing
+
+
+def atom_rmsf(trajectory: Trajectory, fit: Fit | np.ndarray = "heavy", *, rounds: int = _ROUNDS) -> np.ndarray:
+    """Root mean squared fluctuation of every atom around its mean place.
+
+    Args:
+      trajectory: at least two frames, with whole molecules.
+      fit: atoms to superpose: `"heavy"`, all protein atoms but hydrogens (all heavy atoms where there is no protein),
+        `"ca"`, alpha carbons, or a mask (N,).
+      rounds: superpositions on the mean structure.
+
+    Returns:
+      (N,) float32 in Å, for every atom of the trajectory.
+
+    Raises:
+      InputError: fewer than two frames, fewer than three atoms to superpose, or a chain that is torn apart by periodic
+        boundaries.
+    """
+    structure = trajectory.structure
+    if trajectory.n_frames < 2:
+        raise InputError(f"{structure.name}: {trajectory.n_frames} frame; fluctuations need at least 2")
+    mask = fit_mask(structure, fit)
+    if mask.sum() < 3:
+        raise InputError(
+            f"{structure.name}: {int(mask.sum())} atoms to superpose (fit {fit if isinstance(fit, str) else 'mask'}); "
+            "at least 3 are needed"
+        )
+    _check_whole(trajectory)
+    frames = trajectory.frames
+    # Numbers near 0 keep the digits that float32 has: coordinates may lie hundreds of Å from the origin.
+    frames = frames - frames[:, mask].mean(1, dtype=np.float64)[:, None].astype(np.float32)
+    rotations = np.asarray(_rotations(frames[:, mask], rounds))
+    return _spread(frames, rotations, mask)
+
+
+def residue_rmsf(structure: Structure, atom_values: np.ndarray, of: Fit = "ca") -> np.ndarray:
+    """Per-residue values of per-atom fluctuations.
+
+    Args:
+      structure: the atoms.
+      atom_values: (N,) Å; NaN for no value.
+      of: `"ca"`, the value of the alpha carbon, or `"heavy"`, the mean over heavy atoms.
+
+    Returns:
+      (R,) float32 Å, NaN for residues without such atoms.
+    """
+    values = np.asarray(atom_values, np.float64)
+    chosen = _alpha(structure) if of == "ca" else ~np.isin(structure.element, ("H", "D"))
+    chosen = chosen & np.isfinite(values)
+    rows = structure.atom_residue[chosen]
+    count = np.bincount(rows, minlength=structure.n_residues)
+    total = np.bincount(rows, values[chosen], minlength=structure.n_residues)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def fit_mask(structure: Structure, fit: Fit | np.ndarray) -> np.ndarray:
+    """(N,) bool, the atoms that `fit` stands for; raises `InputError` for a mask of another length."""
+    if not isinstance(fit, str):
+        mask = np.asarray(fit, bool)
+        if mask.shape != (structure.n_atoms,):
+            raise InputError(f"{structure.name}: a mask of shape {mask.shape} for {structure.n_atoms} atoms")
+        return mask
+    if fit == "ca":
+        return _alpha(structure)
+    if fit != "heavy":
+        raise InputError(f"fit {fit!r}: choose 'heavy', 'ca' or a mask of atoms")
+    heavy = ~np.isin(structure.element, ("H", "D"))
+    protein = heavy & (structure.letters != "X")[structure.atom_residue]
+    if protein.any():
+        return protein
+    return heavy & ~np.isin(structure.res_name, sorted(residues.WATER))[structure.atom_residue]
+
+
+def _alpha(structure: Structure) -> np.ndarray:
+    calcium = (structure.element == "CA") | (structure.res_name == "CA")[structure.atom_residue]
+    return (structure.atom_name == "CA") & ~calcium
+
+
+def _rotations(points: np.ndarray, rounds: int) -> jax.Array:
+    """(F, 3, 3) rotations that bring centred frames onto their mean structure."""
+    step = -(-points.shape[1] // _MOST_ATOMS)
+    return _mean_fit(points[:, ::step], rounds)
+
+
+@jax.jit
+def _mean_fit(frames, rounds):
+    def turn(mean):
+        return jax.vmap(lambda frame: rigid.best_rotation(frame.T @ mean))(frames)
+
+    def improve(_, mean):
+        turned = jax.vmap(lambda frame, rotation: frame @ rotation.T)(frames, turn(mean))
+        return turned.mean(0)
+
+    return turn(jax.lax.fori_loop(0, rounds, improve, frames[0]))
+
+
+def _spread(frames: np.ndarray, rotations: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(N,) root mean squared distance from the mean, in two passes and float64 sums, without a copy of all frames."""
+    rotations = rotations.astype(np.float32)
+    mean = np.zeros(frames.shape[1:])
+    for frame, rotation in zip(frames, rotations, strict=True):
+        mean += frame @ rotation.T
+    mean /= len(frames)
+    square = np.zeros(frames.shape[1])
+    for frame, rotation in zip(frames, rotations, strict=True):
+        square += np.square(frame @ rotation.T - mean).sum(1)
+    return np.sqrt(square / len(frames)).astype(np.float32)
+
+
+def _check_whole(trajectory: Trajectory) -> None:
+    """Neighbours in the chain must stay together: else a periodic image was taken for a motion."""
+    structure = trajectory.structure
+    rows = np.flatnonzero(_alpha(structure))
+    a, b = rows[:-1], rows[1:]
+    chain = structure.res_chain[structure.atom_residue]
+    joined = (np.linalg.norm(structure.xyz[a] - structure.xyz[b], axis=1) < _BOND) & (chain[a] == chain[b])
+    a, b = a[joined], b[joined]
+    if len(a) == 0:
+        return
+    for number, frame in enumerate(trajectory.frames):
+        far = np.linalg.norm(frame[a] - frame[b], axis=1) > _BROKEN
+        if far.any():
+            at = structure.atom_residue[a[np.argmax(far)]]
+            raise InputError(
+                f"{structure.name}: chain {structure.chain_id[structure.res_chain[at]]} is torn apart after residue "
+                f"{structure.resid[at]} in frame {number + 1}; make molecules whole (trjconv -pbc mol, "
+                "cpptraj autoimage)"
+            )
