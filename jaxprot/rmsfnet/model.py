@@ -51,16 +51,15 @@ def upsampling(size: int) -> np.ndarray:
 
 
 @functools.cache
-def needed(core: bool) -> dict[tuple[int, int], Span]:
-    """Which part of each node's output the prediction depends on.
+def needed(core: int) -> dict[tuple[int, int], Span]:
+    """Which part of each node's output the prediction of the central `core` voxels (per axis) depends on.
 
-    Args:
-      core: of the central voxels alone; the encoder is needed whole even then.
+    The encoder is needed whole in any case.
     """
     whole = {node: Span(0, BOX >> node[0]) for node in NODES}
-    if not core:
+    if core == BOX:
         return whole
-    out = {(0, 3): Span((BOX - CORE) // 2, (BOX + CORE) // 2)}
+    out = {(0, 3): Span((BOX - core) // 2, (BOX + core) // 2)}
     for level, column in reversed(NODES):
         size = BOX >> level
         wanted = out[level, column]
@@ -185,12 +184,12 @@ class RMSFNet(nnx.Module):
             setattr(self, f"conv{level}_{column}", Block(n_in, width, folded, rngs=rngs))
         self.head = Head(cfg, folded, rngs=rngs)
 
-    def nodes(self, boxes: Float[Array, "n 40 40 40 c"], core: bool = True) -> dict[tuple[int, int], Array]:
+    def nodes(self, boxes: Float[Array, "n 40 40 40 c"], core: int = CORE) -> dict[tuple[int, int], Array]:
         """Outputs of the nodes of the UNet++, where they are needed.
 
         Args:
           boxes: densities; channel 0 is the map (of the model's, in the variant `pdb`), channel 1 the model's.
-          core: only what the central voxels depend on.
+          core: only what so many central voxels depend on.
         """
         spans, out = needed(core), {}
         for level, column in NODES:
@@ -208,9 +207,9 @@ class RMSFNet(nnx.Module):
         return out
 
     def __call__(
-        self, boxes: Float[Array, "n 40 40 40 c"], key: PRNGKeyArray | None = None
-    ) -> Float[Array, "n 10 10 10"]:
-        return self.head(self.nodes(boxes)[0, 3], key).astype(jnp.float32)
+        self, boxes: Float[Array, "n 40 40 40 c"], key: PRNGKeyArray | None = None, core: int = CORE
+    ) -> Float[Array, "n core core core"]:
+        return self.head(self.nodes(boxes, core)[0, 3], key).astype(jnp.float32)
 
 
 def _pool(x: Array) -> Array:

@@ -38,7 +38,7 @@ def test_outputs_equal_the_published_network(network, golden, boxes, variant, na
 @pytest.fixture(scope="module")
 def whole(network, boxes):
     def run(net, x):
-        nodes = net.nodes(x, core=False)
+        nodes = net.nodes(x, core=BOX)
         named = {f"conv{level}_{column}": value for (level, column), value in nodes.items()}
         return {**named, "regression_head": net.head(nodes[0, 3])[..., None]}
 
@@ -101,7 +101,7 @@ def test_the_published_size(official):
 
 
 def test_parts_of_the_nodes_that_the_core_depends_on():
-    found = needed(True)
+    found = needed(10)
     assert found[0, 3] == Span(15, 25)
     assert [found[0, 2], found[0, 1], found[1, 2], found[1, 1], found[2, 1]] == [
         Span(13, 27),
