@@ -179,7 +179,9 @@ def _in_file_order(topology: str | os.PathLike) -> tuple[Structure, np.ndarray]:
     import gemmi
 
     structure = read_structure(topology)
-    flat = gemmi.FlatStructure(gemmi.read_structure(os.fspath(topology), format=gemmi.CoorFormat.Detect))
+    flat = gemmi.FlatStructure(
+        gemmi.read_structure(os.fspath(topology), merge_chain_parts=False, format=gemmi.CoorFormat.Detect)
+    )
     first = np.asarray(flat.model_num) == np.asarray(flat.model_num)[0]
     chain = np.ascontiguousarray(flat.chain_ids).view(np.int64).reshape(-1)[first]
     _, at, inverse = np.unique(chain, return_index=True, return_inverse=True)

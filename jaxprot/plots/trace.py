@@ -10,6 +10,7 @@ import numpy as np
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
 _PANEL_HEIGHT = 1.7  # inch
 _MOST_PANELS = 24
+_MOST_CHAINS = 48  # of more (virus shells) no panel of their own is drawn
 
 
 def trace(
@@ -24,8 +25,9 @@ def trace(
 ) -> None:
     """Draws one or several values along the residues, a panel for each chain.
 
-    Long chains go over several panels. All panels share one scale. The line is broken where there is no value and where
-    residue numbers jump; a residue between two breaks is drawn as a dot.
+    Long chains go over several panels; more than 48 chains follow each other in one. All panels share one scale. The
+    line is broken where there is no value and where residue numbers jump; a residue between two breaks is drawn as a
+    dot.
 
     Args:
       values: (L,) one per residue, NaN where there is none; or a table name -> (L,) to compare.
@@ -49,6 +51,8 @@ def trace(
     wrong = {one.shape for one in series.values()} - {(length,)}
     if not series or wrong or (chains is not None and len(chains) != length):
         raise ValueError(f"values {sorted(wrong)}, {length} labels: lengths do not agree")
+    if chains is not None and sum(a != b for a, b in zip(chains, list(chains)[1:], strict=False)) >= _MOST_CHAINS:
+        chains = None
     panels = _panels(length, chains, per_row)
     known = np.concatenate([one[np.isfinite(one)] for one in series.values()])
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -130,6 +134,7 @@ def _line(axes, values: np.ndarray, start: int, stop: int, jump: np.ndarray, *, 
     """A line with breaks at NaN and jumps."""
     x, y = [], []
     alone = []
+    stop = min(stop, len(values))  # nothing to draw at all is an empty panel
     for i in range(start, stop):
         broken_before = i == start or jump[i] or not np.isfinite(values[i - 1])
         broken_after = i == stop - 1 or jump[i + 1] or not np.isfinite(values[i + 1])

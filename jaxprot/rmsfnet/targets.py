@@ -143,8 +143,9 @@ def _check_whole(trajectory: Trajectory) -> None:
         far = np.linalg.norm(frame[a] - frame[b], axis=1) > _BROKEN
         if far.any():
             at = structure.atom_residue[a[np.argmax(far)]]
+            name = str(structure.chain_id[structure.res_chain[at]])
             raise InputError(
-                f"{structure.name}: chain {structure.chain_id[structure.res_chain[at]]} is torn apart after residue "
+                f"{structure.name}: chain {name!r} is torn apart after residue "
                 f"{structure.resid[at]} in frame {number + 1}; make molecules whole (trjconv -pbc mol, "
                 "cpptraj autoimage)"
             )
