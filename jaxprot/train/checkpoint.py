@@ -38,8 +38,9 @@ class Checkpoints:
             ]
         )
         options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True, cleanup_tmp_directories=True)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "loop": ocp.JsonCheckpointHandler()}
         try:
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be used for checkpoints ({error.strerror or error})") from error
 
@@ -99,13 +100,19 @@ class Checkpoints:
         )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), loop=ocp.args.JsonRestore())
         try:
-            out = self._manager.restore(step, args=args)
+            # Compared first: a restore that fails on one array prints pages for the others.
+            different = _difference(self._manager.item_metadata(step)["state"].tree, abstract)
+            out = None if different else self._manager.restore(step, args=args)
         except Exception as error:  # tensorstore, zarr and json each have their own
             raise CheckpointError(
-                f"{self.folder / str(step)}: not a checkpoint of this model and optimiser, or damaged "
-                f"({' '.join(str(error).split())[:200]}); resume with the configuration the run was started with, or "
-                f"remove this folder to go on from the checkpoint before it"
+                f"{self.folder / str(step)}: damaged, or written by another version "
+                f"({' '.join(str(error).split())[:200]}); remove this folder to go on from the checkpoint before it"
             ) from error
+        if out is None:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: not a checkpoint of this model and optimiser ({different}); resume with "
+                "the configuration that the run was started with"
+            )
         return TrainState(**out["state"]), dict(out["loop"])
 
     def close(self) -> None:
@@ -126,3 +133,19 @@ class Checkpoints:
         kept = "there is no earlier one" if there is None else f"the one of step {there} is intact"
         text = " ".join(str(error).split())[:300]
         return OutputError(f"{self.folder}: a checkpoint could not be written ({text}); {kept}")
+
+
+def _difference(held: Any, wanted: Any) -> str:
+    """The first array whose shape differs or that one of them lacks, in words; empty where there is none."""
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+        return {name: tuple(leaf.shape) for name, leaf in named.items() if getattr(leaf, "shape", None) is not None}
+
+    # The key is stored as its numbers, whose shape is not its own.
+    there, mine = (shapes({**tree, "key": None}) for tree in (held, wanted))
+    for name in sorted(there.keys() | mine.keys()):
+        if there.get(name) != mine.get(name):
+            return f"{name}: {there.get(name, 'absent')} there, {mine.get(name, 'absent')} wanted"
+    return ""

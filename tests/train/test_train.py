@@ -134,12 +134,23 @@ def test_an_unfinished_save_is_passed_over(tmp_path):
 def test_a_checkpoint_of_another_optimiser_is_named(tmp_path):
     fit(dataclasses.replace(CONFIG, steps=20), tmp_path / "run")
     other = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, name="muon"))
-    with pytest.raises(CheckpointError, match="not a checkpoint of this model and optimiser"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of this model and optimiser \(opt\..* wanted\)"):
         fit(other, tmp_path / "run", resume=True)
 
 
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tmp_path):
+    fit(dataclasses.replace(CONFIG, steps=40), tmp_path / "run")
+    for path in (tmp_path / "run" / "ckpt" / "40" / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size > 0:
+            path.write_bytes(b"?")
+    with pytest.raises(CheckpointError, match=r"ckpt/40: damaged.*remove this folder"):
+        fit(CONFIG, tmp_path / "run", resume=True)
+    shutil.rmtree(tmp_path / "run" / "ckpt" / "40")
+    assert fit(CONFIG, tmp_path / "run", resume=True).step == CONFIG.steps
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    cfg = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, lr=float("inf")))
+    cfg = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, lr=1e30))
     with pytest.raises(FloatingPointError, match="learning rate"):
         fit(cfg, tmp_path / "run")
 
