@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxprot.core.buckets import bucket_length
+from jaxprot.core.errors import InputError
 from jaxprot.train.parallel import Parallel
 
 
@@ -162,7 +163,7 @@ class Loader:
         start, stop = self.plan[number]
         parts = [self._batch(step) for step in range(start, stop)]
         if len({(shape, total) for shape, _, _, total in parts}) > 1:
-            raise ValueError("steps of one dispatch have batches of different shapes; set chunk to 1")
+            raise InputError("steps of one dispatch have batches of different shapes; set chunk to 1")
         batch = jax.tree.map(lambda *leaves: np.stack(leaves), *[held for _, held, _, _ in parts])
         return Chunk(start, batch, np.stack([weight for _, _, weight, _ in parts]), parts[0][3])
 

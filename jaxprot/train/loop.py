@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxprot.core.errors import InputError, OutputError
 from jaxprot.train import optimisers, schedules
 from jaxprot.train.checkpoint import Checkpoints
 from jaxprot.train.data import Loader, chunks
@@ -50,6 +51,7 @@ def fit(
     header: dict[str, Any] | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
     parallel: Parallel | None = None,
+    begin: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Train, and keep the best averaged weights.
 
@@ -63,18 +65,26 @@ def fit(
       header: what the exported weights' header says besides step and figures (system, config, ...).
       report: called with every metrics record (for a progress bar).
       parallel: devices and how to use them; all of them through `shard_map` by default.
+      begin: called in the first process with the step that it goes on from, when model, optimiser and checkpoint are
+        found to fit, before the first step.
 
     Raises:
+      InputError: the configuration makes no sense, or the run has done more steps than it asks for.
       FloatingPointError: a loss or gradient is not finite (the state before it is saved), or `cfg.task.monitor` never
         was, so that there are no best weights.
-      OutputError: a checkpoint could not be written; those before it are intact.
+      OutputError: a checkpoint could not be written (those before it are intact), or the folder holds some and `resume`
+        is off.
       CheckpointError: the one to resume from does not fit.
     """
     with contextlib.ExitStack() as stack:
         trainer = Trainer(cfg, pathlib.Path(run), parallel or Parallel(), header or {})
         # Closed on an error too: a save still under way would meet the next run in the same folder.
         stack.enter_context(contextlib.closing(trainer.checkpoints))
-        start = trainer.resume() if resume else 0
+        start = trainer.resume() if resume else trainer.refuse_checkpoints()
+        if start > cfg.steps:
+            raise InputError(f"{run}: has done {start} steps already; steps must be more than that, not {cfg.steps}")
+        if begin is not None and trainer.parallel.first:
+            begin(start)
         trainer.log = stack.enter_context(
             MetricsLog(
                 trainer.run,
@@ -130,8 +140,6 @@ class Trainer:
         self._step = parallel.compile(counted)
         resident = getattr(task, "resident", None)
         self._resident = None if resident is None else parallel.replicate(resident())
-        if parallel.first:
-            run.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(run / "ckpt", cfg.keep)
 
     def resume(self) -> int:
@@ -146,6 +154,15 @@ class Trainer:
         start = int(self.parallel.local(self.state.step))
         _log.info("resumed at step %d on %s", start, self.parallel)
         return start
+
+    def refuse_checkpoints(self) -> int:
+        """Makes sure that no other run is mixed with this one, which starts at step 0."""
+        there = self.checkpoints.latest()
+        if there is not None:
+            raise OutputError(
+                f"{self.run}: holds checkpoints of a run (step {there}); go on with it (resume), or give another folder"
+            )
+        return 0
 
     def go(self, start: int) -> Outcome:
         """Runs from step `start` to the end, or to a request to stop."""
@@ -236,7 +253,7 @@ class Trainer:
         watched = cfg.optim.plateau.figure or cfg.task.monitor
         missing = sorted({cfg.task.monitor, watched} - set(figures))
         if missing:
-            raise ValueError(f"the evaluation gives no figure {missing[0]!r}; there are {', '.join(figures)}")
+            raise InputError(f"the evaluation gives no figure {missing[0]!r}; there are {', '.join(figures)}")
         self.plateau = self.plateau.after(figures[watched], cfg.optim.plateau, cfg.optim.lr)
         value = figures[cfg.task.monitor]
         if not value > self.best:

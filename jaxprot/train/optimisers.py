@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array
 from optax import contrib
 
+from jaxprot.core.errors import InputError
 from jaxprot.train.task import OptimConfig
 
 _RECTIFIED_FROM = 5.0  # RAdam: shorter averages have no usable variance
@@ -47,7 +48,7 @@ def _check(patterns: Sequence[str], params: Any, option: str) -> None:
                 names.setdefault(".".join(parts[: i + 1]))
                 names.setdefault(parts[i])
         near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5) or [n for n in names if "." not in n][:8]
-        raise ValueError(f"{option}: no parameter path holds {pattern!r}; near ones: {', '.join(near)}")
+        raise InputError(f"optim.{option}: no parameter path holds {pattern!r}; near ones: {', '.join(near)}")
 
 
 def _mapped(function: Callable[[tuple[str, ...]], Any], params: Any) -> Any:
@@ -62,12 +63,12 @@ def trainable(cfg: OptimConfig, params: Any) -> Any:
       A tree like `params` of True and False.
 
     Raises:
-      ValueError: a pattern of `cfg.frozen` names nothing, or nothing is left to train.
+      InputError: a pattern of `cfg.frozen` names nothing, or nothing is left to train.
     """
     _check(cfg.frozen, params, "frozen")
     mask = _mapped(lambda parts: not any(_matches(pattern, parts) for pattern in cfg.frozen), params)
     if not any(jax.tree.leaves(mask)):
-        raise ValueError(f"frozen: {', '.join(cfg.frozen)} holds every parameter; nothing is left to train")
+        raise InputError(f"optim.frozen: {', '.join(cfg.frozen)} holds every parameter; nothing is left to train")
     return mask
 
 
@@ -229,10 +230,14 @@ def optimiser(cfg: OptimConfig, params: Any) -> optax.GradientTransformationExtr
       params: tree of the trained parameters (None where a parameter is not trained), for their paths and shapes.
 
     Raises:
-      ValueError: an unknown name, a pattern of `no_decay` or `rates` that names nothing, or `rates` that are no pairs.
+      InputError: a pattern of `no_decay` or `rates` that names nothing, or `rates` that are no pairs.
+      ValueError: an unknown name.
     """
     if any(isinstance(pair, str) or len(pair) != 2 for pair in cfg.rates):
-        raise ValueError(f"rates: {cfg.rates!r}; give pairs of a part of paths and a factor, such as ('backbone', 0.1)")
+        raise InputError(
+            f"optim.rates: {cfg.rates!r}; the experiment file gives pairs of a part of paths and a factor, such as "
+            "('backbone', 0.1)"
+        )
     _check(cfg.no_decay, params, "no_decay")
     _check([pattern for pattern, _ in cfg.rates], params, "rates")
     clip = [] if cfg.clip is None else [optax.clip_by_global_norm(cfg.clip)]

@@ -25,6 +25,11 @@ def psum(tree: Any, axis: str | None) -> Any:
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
+def by_process(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Devices of a process next to each other, as its part of a batch is; on TPU pods their numbers have gaps."""
+    return sorted(devices, key=lambda device: device.process_index)
+
+
 class Parallel:
     """Devices, and how arrays and steps are laid on them.
 
@@ -45,7 +50,7 @@ class Parallel:
             raise InputError(f"--parallel {mode}: give one of {', '.join(get_args(Mode))}")
         if mode == "single" and jax.process_count() > 1:
             raise InputError(f"--parallel single: there are {jax.process_count()} processes; leave it out")
-        everywhere = list(jax.devices() if devices is None else devices)
+        everywhere = by_process(jax.devices() if devices is None else devices)
         self.mode: Mode = mode
         self.devices = everywhere[:1] if mode == "single" else everywhere
         self.axis = None if mode == "single" else AXIS
@@ -121,7 +126,8 @@ class Parallel:
         if self.mode == "single":
             return jax.jit(step, donate_argnums=0)
         if self.mode == "pmap":
-            return jax.pmap(step, axis_name=AXIS, in_axes=(None, 1, None, None), out_axes=None, donate_argnums=0)
+            axes = {"axis_name": AXIS, "in_axes": (None, 1, None, None), "out_axes": None}
+            return jax.pmap(step, **axes, devices=self.devices, donate_argnums=0)
         assert self._mesh is not None
         everywhere, split = PartitionSpec(), PartitionSpec(None, AXIS)
         # With check_vma the gradient of a replicated argument is summed over the devices by itself; the step's own sum

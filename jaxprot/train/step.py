@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxprot.core.errors import InputError
 from jaxprot.train.optimisers import merge
 from jaxprot.train.parallel import psum
 from jaxprot.train.task import Mean, TrainConfig
@@ -138,6 +139,8 @@ class Objective:
         first = 0 if self.axis is None else jax.lax.axis_index(self.axis) * n
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(n))
         m = min(self.micro or n, n)
+        if self.joint and self.micro == 1 and n > 1:
+            raise InputError("micro 1: the loss of this task joins examples; set micro=0 for the whole batch at once")
         if n % m:
             fill = m - n % m
             examples, keys = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:fill]]), (examples, keys))
@@ -172,7 +175,9 @@ class Objective:
 
         def body(carry: Any, group: Any):
             added, rest = carry
-            (value, (sums, rest)), grad = jax.value_and_grad(objective, has_aux=True)(trained, rest, group)
+            (value, (sums, after)), grad = jax.value_and_grad(objective, has_aux=True)(trained, rest, group)
+            some = jnp.sum(group[1]) > 0  # padding alone leaves no trace in running statistics
+            rest = jax.tree.map(lambda new, old: jnp.where(some, new, old), after, rest)
             return (jax.tree.map(jnp.add, added, (grad, value, sums)), rest), None
 
         zero = jnp.zeros(())
@@ -185,7 +190,7 @@ class Objective:
         values = {name: total * _inverse(count) for name, (total, count) in sums.items()}
         if jax.tree.leaves(rest) and self.axis is not None:
             share = jnp.sum(weight) / jnp.maximum(psum(jnp.sum(weight), self.axis), 1e-6)
-            rest = jax.tree.map(lambda leaf: psum((share * leaf).astype(leaf.dtype), self.axis), rest)
+            rest = jax.tree.map(lambda leaf: _shared(leaf, share, self.axis), rest)
         return (loss, values), grad, rest
 
 
@@ -200,6 +205,13 @@ def _mean(tree: Any, share: Float[Array, "m"]) -> Any:
         return jnp.tensordot(share, leaf, 1) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf[0]
 
     return jax.tree.map(mean, tree)
+
+
+def _shared(leaf: Array, share: Array, axis: str) -> Array:
+    """Mean over the devices; of whole numbers (counters) the largest, since devices with padding alone do not count."""
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return psum((share * leaf).astype(leaf.dtype), axis)
+    return jax.lax.pmax(leaf, axis)
 
 
 def _inverse(count: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -34,7 +35,8 @@ class Task(Protocol):
         called then, the engine gathers the rows on the device.
       batch_loss(model, examples, keys, weight, axis) -> dict[str, Mean]: instead of `loss`, for terms that join
         examples (batch normalisation, variances over a batch). Leading axes are examples, `weight` is 0 for padding,
-        and `axis` is the name of the device axis for collectives, or None on one device.
+        and `axis` is the name of the device axis for collectives, or None on one device. `micro` says how many come
+        at once; its default of 1 is refused.
       files() -> iterable of paths: data files, whose hashes are noted beside the checkpoints.
     """
 
@@ -68,6 +70,15 @@ class Task(Protocol):
         ...
 
 
+def _within(cfg: Any, **ranges: tuple[float, float | None]) -> None:
+    """Raises a ValueError where a value is no number from the smallest to the largest (None: no end); None passes."""
+    for name, (least, most) in ranges.items():
+        value = getattr(cfg, name)
+        if value is not None and not least <= value <= (sys.float_info.max if most is None else most):
+            allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise ValueError(f"{name} {value}: give a number, {allowed}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlateauConfig:
     """Lowers the learning rate when a validation figure stops improving (as PyTorch's ReduceLROnPlateau).
@@ -87,6 +98,9 @@ class PlateauConfig:
     patience: int = 10
     threshold: float = 1e-4
     minimum: float = 0.0
+
+    def __post_init__(self):
+        _within(self, factor=(0, 1), patience=(0, None), minimum=(0, None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +149,13 @@ class OptimConfig:
     frozen: tuple[str, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
 
+    def __post_init__(self):
+        _within(self, lr=(0, None), momentum=(0, 1), b1=(0, 1), b2=(0, 1), eps=(0, None), weight_decay=(0, None))
+        _within(self, lookahead=(0, None), lookahead_rate=(0, 1), warmup=(0, None), decay=(0, 1), final=(0, None))
+        _within(self, clip=(0, None), ema=(0, 1))
+        if self.clip == 0:
+            raise ValueError(f"clip {self.clip}: would hold every weight in its place; none switches clipping off")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -174,9 +195,6 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self):
-        positive = ("chunk", "evaluate_every", "save_every", "log_every", "keep")
-        wrong = [name for name in positive if getattr(self, name) < 1]
-        wrong += [name for name in ("steps", "micro", "workers") if getattr(self, name) < 0]
-        if wrong:
-            shown = ", ".join(f"{name} {getattr(self, name)}" for name in wrong)
-            raise ValueError(f"{shown}: too small")
+        positive = ("steps", "chunk", "evaluate_every", "save_every", "log_every", "keep")
+        _within(self, **dict.fromkeys(positive, (1, None)))
+        _within(self, micro=(0, None), workers=(0, None), seed=(0, 2**31 - 1), init_seed=(0, 2**31 - 1))

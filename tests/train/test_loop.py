@@ -14,11 +14,12 @@ from flax import nnx
 sys.path.insert(0, str(Path(__file__).parent))
 import toy
 
+from jaxprot.core.errors import InputError, OutputError
 from jaxprot.train.data import BucketBatches, Loader, ShuffledBatches, chunks
 from jaxprot.train.loop import fit
-from jaxprot.train.parallel import Parallel
+from jaxprot.train.parallel import Parallel, by_process
 from jaxprot.train.step import Objective
-from jaxprot.train.task import Mean, PlateauConfig, TrainConfig
+from jaxprot.train.task import Mean, OptimConfig, PlateauConfig, TrainConfig
 from jaxprot.weights import module, portable
 
 
@@ -156,9 +157,25 @@ def test_a_task_without_a_figure_that_is_watched_says_so(tmp_path):
         fit(toy.config(Other()), tmp_path / "run")
 
 
-def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="save_every 0"):
-        TrainConfig(task=None, save_every=0)
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (TrainConfig, "save_every", 0),
+        (TrainConfig, "steps", 0),
+        (TrainConfig, "seed", -1),
+        (OptimConfig, "lr", float("nan")),
+        (OptimConfig, "warmup", -3),
+        (OptimConfig, "ema", 1.5),
+        (OptimConfig, "clip", 0.0),
+        (PlateauConfig, "factor", 2.0),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(kind, name, value):
+    with pytest.raises(ValueError, match=f"{name} {value}: "):
+        kind(**{name: value}, **({"task": None} if kind is TrainConfig else {}))
+
+
+def test_batches_larger_than_the_data_are_refused():
     with pytest.raises(ValueError, match="batches of 8"):
         ShuffledBatches(3, 8, "drop")
 
@@ -204,3 +221,70 @@ def test_an_error_of_the_data_reaches_the_caller(tmp_path):
 
     with pytest.raises(OSError, match="box 7 is damaged"):
         fit(toy.config(Broken()), tmp_path / "run")
+
+
+class Counting(nnx.Module):
+    """A network with running statistics and a counter of the batches seen."""
+
+    def __init__(self, rngs):
+        self.layer = nnx.Linear(5, 1, rngs=rngs)
+        self.mean, self.count = nnx.BatchStat(jnp.zeros(5)), nnx.Variable(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x):
+        self.mean[...] = 0.9 * self.mean[...] + 0.1 * x
+        self.count[...] = self.count[...] + 1
+        return self.layer(x)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted(toy.Toy):
+    terms: int = 1
+
+    def build(self, key):
+        return Counting(nnx.Rngs(key))
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3])
+def test_padding_leaves_no_trace_in_running_statistics(key, micro):
+    task = Counted()
+    graphdef, params, rest = nnx.split(task.build(key), nnx.Param, ...)
+    params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    fixed = jax.tree.map(lambda _: None, params)
+
+    def after(count, total):
+        batch, weight = task.load(None, np.resize(np.arange(count), total)), (np.arange(total) < count).astype("f4")
+        return Objective(task, graphdef, micro).gradient(params, fixed, rest, batch, weight, key)[2]
+
+    alone, padded = after(6, 6), after(6, 12)
+    assert int(alone["count"]) == int(padded["count"]) == 6 // micro
+    assert float(jnp.abs(alone["mean"]).max()) > 0.01
+    np.testing.assert_array_equal(alone["mean"], padded["mean"])
+
+
+def test_a_loss_that_joins_examples_is_not_given_them_one_by_one(tmp_path):
+    with pytest.raises(InputError, match="set micro=0"):
+        fit(toy.config(toy.Joint(), micro=1), tmp_path / "run")
+
+
+def test_a_second_run_in_a_folder_is_refused_unless_it_goes_on(tmp_path):
+    called = []
+    fit(toy.config(steps=10), tmp_path / "run", begin=called.append)
+    assert called == [0]
+    with pytest.raises(OutputError, match=r"holds checkpoints of a run \(step 10\); go on"):
+        fit(toy.config(), tmp_path / "run", begin=called.append)
+    with pytest.raises(InputError, match="has done 10 steps already"):
+        fit(toy.config(steps=5), tmp_path / "run", resume=True, begin=called.append)
+    assert called == [0]
+    assert fit(toy.config(steps=10), tmp_path / "run", resume=True, begin=called.append).step == 10
+    assert called == [0, 10]
+
+
+def test_devices_are_ordered_by_process():
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        id: int
+        process_index: int
+        device_kind: str = "TPU"
+
+    devices = [Device(i, i % 4 // 2) for i in range(8)]  # 0 1 4 5 are of the first host
+    assert [d.id for d in by_process(devices)] == [0, 1, 4, 5, 2, 3, 6, 7]

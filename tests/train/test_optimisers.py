@@ -267,7 +267,7 @@ def test_a_pattern_that_names_nothing_is_an_error_with_near_ones(params, option)
 
 
 def test_rates_are_pairs(params):
-    with pytest.raises(ValueError, match="give pairs"):
+    with pytest.raises(ValueError, match="gives pairs"):
         optimiser(OptimConfig(rates=("backbone", 0.1)), params)
 
 
