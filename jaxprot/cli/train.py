@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import logging
 import sys
@@ -46,8 +47,9 @@ def train(options: TrainOptions) -> int:
     """Trains a system on all devices that there are.
 
     Writes config.yaml (the configuration in full), experiment.py, metrics.jsonl, ckpt/, run.json (versions, hashes of
-    the data) and best.safetensors, the best averaged weights by the validation figure that the task names; `--weights
-    DIR/best.safetensors` uses them. SIGTERM, SIGUSR1 and Ctrl-C save and end the run; `--resume DIR` goes on.
+    the data, every start) and best.safetensors, the best averaged weights by the validation figure that the task
+    names; `--weights DIR/best.safetensors` uses them. SIGTERM, SIGUSR1 and Ctrl-C save and end the run (with
+    --distributed SIGTERM alone, to any of the processes); `--resume DIR` goes on.
     """
     from jaxprot.train.parallel import Parallel, initialise
 
@@ -70,14 +72,23 @@ def train(options: TrainOptions) -> int:
         header["config"] = dataclasses.asdict(cfg.task.model)
     if parallel.first:
         print(f"{run}: {cfg.steps} steps on {parallel}", file=sys.stderr)
+    note = Note(options, run, cfg, parallel)
     with _reporter(cfg.steps, parallel.first) as report:
         try:
-            outcome = fit(cfg, run, resume=options.resume is not None, header=header, report=report, parallel=parallel)
+            outcome = fit(
+                cfg,
+                run,
+                resume=options.resume is not None,
+                header=header,
+                report=report,
+                parallel=parallel,
+                begin=note.begin,
+            )
         except FloatingPointError as error:
             raise InputError(str(error)) from error
     if not parallel.first:
         return 0
-    _note(options, run, cfg, parallel, {"run": time.perf_counter() - begin})
+    note.end(outcome.step, time.perf_counter() - begin)
     if outcome.stopped is None:
         print(f"{run}: trained to step {outcome.step}; best weights: {outcome.best}")
         return 0
@@ -89,7 +100,7 @@ def train(options: TrainOptions) -> int:
 
 
 def _prepare(options: TrainOptions, run: Path, first: bool) -> Any:
-    """The configuration, checked against its data; its files are written by the first process."""
+    """The configuration, checked against its data; nothing is written."""
     from jaxprot.io.outputs import RunDirectory
     from jaxprot.train import config
 
@@ -101,18 +112,16 @@ def _prepare(options: TrainOptions, run: Path, first: bool) -> Any:
         raise InputError("name an experiment file (see experiments/), or a run to go on with: --resume DIR")
     cfg = config.override(cfg, options.set)
     if options.resume is not None:
-        if not (run / "ckpt").is_dir():
-            raise InputError(f"{run}: holds no checkpoint to go on from")
+        if not (run / "ckpt").is_dir() and not (run / "config.yaml").is_file():
+            raise InputError(f"{run}: holds no checkpoint of a run to go on with")
     elif first:
         RunDirectory(run, options.overwrite)
         if (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
             raise InputError(f"{run}: holds checkpoints of a run; go on with --resume {run}, or give another folder")
     # Reads the data: what is wrong with them is said before anything is written.
-    cfg.task.load(*cfg.task.batches(0, cfg.seed)[:2])
-    if first:
-        run.mkdir(parents=True, exist_ok=True)
-        config.write_config(cfg, run / "config.yaml", options.experiment)
-        _compare(run, _note(options, run, cfg, None, {}))
+    shape, members, _ = cfg.task.batches(0, cfg.seed)
+    if getattr(cfg.task, "resident", None) is None:
+        cfg.task.load(shape, members)
     return cfg
 
 
@@ -146,23 +155,53 @@ def _agreed(prepare: Callable[[], Any]) -> Any:
     return cfg
 
 
-def _note(options: TrainOptions, run: Path, cfg: Any, parallel: Any, timings: dict[str, float]) -> dict[str, Any]:
-    """Writes run.json; gives the one that was there."""
-    before = {}
-    with contextlib.suppress(OSError, ValueError):
-        before = json.loads((run / "run.json").read_text("utf-8"))
-    files = [options.experiment] if options.experiment is not None else []
-    data = before.get("data") if parallel is not None else _data(cfg.task)
-    record(
-        options,
-        run,
-        "train",
-        inputs=files,
-        timings=timings,
-        data=data,
-        devices=None if parallel is None else str(parallel),
-    )
-    return before
+class Note:
+    """What the first process writes beside the checkpoints: configuration, experiment and `run.json`.
+
+    Only when all is found to fit: settings that do not would stop the next `--resume`, too.
+    """
+
+    def __init__(self, options: TrainOptions, run: Path, cfg: Any, parallel: Any):
+        self.options, self.run, self.cfg, self.parallel = options, run, cfg, parallel
+        self.starts: list[dict[str, Any]] = []
+        self.data: dict[str, str | None] = {}
+
+    def begin(self, step: int) -> None:
+        """Before the first step of this start, which goes on from `step`; warns of data that have changed."""
+        from jaxprot.train import config
+
+        before: dict[str, Any] = {}
+        if self.options.resume is not None:
+            with contextlib.suppress(OSError, ValueError):
+                before = json.loads((self.run / "run.json").read_text("utf-8"))
+        config.write_config(self.cfg, self.run / "config.yaml", self.options.experiment)
+        self.data = _data(self.cfg.task)
+        changed = _changed(before.get("data") or {}, self.data)
+        if changed:
+            print(f"jaxprot: warning: data changed since the last start: {', '.join(changed)}", file=sys.stderr)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        start = {"time": now, "step": step, "devices": str(self.parallel), "set": self.options.set, "changed": changed}
+        self.starts = [*(before.get("starts") or []), start]
+        self._write({})
+
+    def end(self, step: int, seconds: float) -> None:
+        """After the last step."""
+        self.starts[-1] |= {"last step": step, "seconds": round(seconds, 2)}
+        self._write({"run": seconds})
+
+    def _write(self, timings: dict[str, float]) -> None:
+        files = [self.options.experiment] if self.options.experiment is not None else []
+        record(
+            self.options,
+            self.run,
+            "train",
+            inputs=files,
+            timings=timings,
+            seed=self.cfg.seed,
+            data=self.data,
+            devices=str(self.parallel),
+            starts=self.starts,
+        )
 
 
 def _data(task: Any) -> dict[str, str | None]:
@@ -190,13 +229,11 @@ def _data(task: Any) -> dict[str, str | None]:
     return out
 
 
-def _compare(run: Path, before: dict[str, Any]) -> None:
-    """Warns where data differ from those that the run was started with."""
-    now = json.loads((run / "run.json").read_text("utf-8")).get("data") or {}
-    held = before.get("data") or {}
-    changed = [path for path, digest in now.items() if path in held and held[path] != digest]
-    if changed:
-        print(f"jaxprot: warning: data changed since the run was started: {', '.join(changed)}", file=sys.stderr)
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Data that are not what they were, or that one of the two lacks."""
+    if not before:
+        return []
+    return sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
 
 
 def _system(task: Any) -> str:

@@ -86,6 +86,9 @@ def test_run_writes_its_files_and_goes_on(experiment, tmp_path, capsys):
     assert "already holds" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 2
     assert "--resume" in capsys.readouterr().err
+    note = json.loads((run / "run.json").read_text())
+    assert note["seed"] == 0 and note["versions"]["optax"] and note["devices"]
+    assert [(start["step"], start["last step"]) for start in note["starts"]] == [(0, 20)]
     # The folder needs nothing else, not even the file with the user's own task.
     experiment.unlink()
     assert cli.main(["train", "--resume", str(run)]) == 0
@@ -93,6 +96,82 @@ def test_run_writes_its_files_and_goes_on(experiment, tmp_path, capsys):
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 30
     assert min(record["step"] for record in records[3:]) > 20
+    starts = json.loads((run / "run.json").read_text())["starts"]
+    assert [(start["step"], start["last step"]) for start in starts] == [(0, 20), (20, 20), (20, 30)]
+    assert starts[2]["set"] == ["steps=30"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("task.width=5", "not a checkpoint of this model and optimiser (ema.kernel: (4, 1) there, (5, 1) wanted)"),
+        ("steps=10", "has done 20 steps already"),
+        ("optim.frozen=kernell", "no parameter path holds 'kernell'; near ones: kernel"),
+    ],
+)
+def test_a_resumption_that_does_not_fit_changes_nothing(experiment, tmp_path, capfd, setting, message):
+    run = tmp_path / "run"
+    assert cli.main(["train", str(experiment), "-o", str(run)]) == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    capfd.readouterr()
+    assert cli.main(["train", "--resume", str(run), "--set", setting]) == 2
+    said = capfd.readouterr().err
+    assert message in said and "internal" not in said
+    assert len(said.splitlines()) <= 2  # the start of the run, and the error
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    assert cli.main(["train", "--resume", str(run), "--set", "steps=22"]) == 0
+
+
+@pytest.mark.parametrize("setting", ["optim.frozen=kernell", "optim.rates=kernel:0.1", "optim.warmup=-1"])
+def test_settings_that_do_not_fit_the_model_leave_no_folder(experiment, tmp_path, capsys, setting):
+    assert cli.main(["train", str(experiment), "-o", str(tmp_path / "run"), "--set", setting]) == 2
+    said = capsys.readouterr().err
+    assert setting.partition("=")[0].split(".")[-1] in said and "internal" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_beginning(experiment, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    config.write_config(config.load_experiment(experiment), run / "config.yaml", experiment)
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert json.loads((run / "run.json").read_text())["starts"][0]["step"] == 0
+
+
+RESIDENT = TOY.replace(
+    "    def load(self, shape, members):",
+    "    def resident(self):\n        return self._rows(range(200))\n\n    def _rows(self, members):",
+)
+
+
+def test_data_that_stay_on_the_device_need_no_load(tmp_path):
+    (tmp_path / "resident.py").write_text(RESIDENT)
+    assert "def load" not in RESIDENT
+    assert cli.main(["train", str(tmp_path / "resident.py"), "-o", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_data_that_change_between_starts_are_named(tmp_path, capsys, count):
+    """Also files that are new, of a folder so full that it has one hash."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(count):
+        (data / f"{i}.txt").write_text(str(i))
+    files = (
+        f'    def files(self):\n        from pathlib import Path\n        return sorted(Path("{data}").iterdir())\n\n'
+    )
+    path, run = tmp_path / "toy.py", tmp_path / "run"
+    path.write_text(TOY.replace("    def build(", files + "    def build("))
+    assert cli.main(["train", str(path), "-o", str(run)]) == 0
+    assert "data changed" not in capsys.readouterr().err
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert "data changed" not in capsys.readouterr().err
+    (data / "new.txt").write_text("new")
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert "data changed since the last start: " in said and str(data) in said
+    starts = json.loads((run / "run.json").read_text())["starts"]
+    assert [bool(start["changed"]) for start in starts] == [False, False, True]
 
 
 @pytest.mark.parametrize(
