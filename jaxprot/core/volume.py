@@ -95,7 +95,7 @@ class Volume:
           (N, 3) int64 indices z, y, x, and (N,) bool, True inside the map. Outside it (or at NaN) the index is 0, 0, 0.
         """
         place = self.to_grid(xyz)
-        inside = ((place >= -0.5) & (place < np.array(self.shape) - 0.5)).all(-1)
+        inside = np.all((place >= -0.5) & (place < np.array(self.shape) - 0.5), axis=-1)
         index = np.floor(np.where(inside[..., None], place, 0) + 0.5).astype(np.int64)
         return index, inside
 
@@ -107,7 +107,7 @@ class Volume:
 
 
 def grid_around(
-    xyz: np.ndarray, spacing: float | Sequence[float], padding: float
+    xyz: np.ndarray, spacing: float | Sequence[float] | np.ndarray, padding: float
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The smallest grid that holds some points with a margin.
 

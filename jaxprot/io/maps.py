@@ -26,6 +26,7 @@ SUFFIXES = (".mrc", ".map", ".ccp4", ".rec", ".mrc.gz", ".map.gz", ".ccp4.gz", "
 """File names that a folder of maps is searched for."""
 
 Origin = Literal["sum", "header", "nstart"]
+Order = Literal["<", ">"]
 
 _HEADER = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -197,19 +198,19 @@ def _take(file: BinaryIO, n: int) -> bytes | bytearray:
     return content
 
 
-def _header(data: bytes | bytearray, source: str) -> tuple[np.void, str]:
+def _header(data: bytes | bytearray, source: str) -> tuple[np.void, Order]:
     """The header in the byte order that makes sense of it, and that order."""
     from mrcfile.dtypes import HEADER_DTYPE
 
     stamp = bytes(data[212:214])
     named = bytes(data[208:211]) == b"MAP"
-    first = ">" if stamp[:1] == b"\x11" else "<"
-    orders = (first, "<" if first == ">" else ">")
+    orders: tuple[Order, Order] = (">", "<") if stamp[:1] == b"\x11" else ("<", ">")
+    first = orders[0]
     headers = {order: np.frombuffer(data, HEADER_DTYPE.newbyteorder(order), 1)[0] for order in orders}
-    sensible = [order for order in orders if _makes_sense(headers[order])]
+    sensible: list[Order] = [order for order in orders if _makes_sense(headers[order])]
     if not sensible and not named:
         raise InputError(f"{source}: no MRC or CCP4 map (no MAP word and no sensible size in its header)")
-    order = (sensible or [first])[0]
+    order: Order = (sensible or [first])[0]
     if not named:
         log.warning("%s: no MAP word in the header; read as an old map", source)
     if stamp[:1] not in (b"\x44", b"\x11") or order != first:

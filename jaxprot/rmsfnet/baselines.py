@@ -119,9 +119,9 @@ def contact_number(xyz: np.ndarray, others: np.ndarray, cutoff: float = CONTACT_
     Returns:
       (n,) float64 counts; NaN where there is none.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    tree = cKDTree(others)
+    tree = KDTree(others)
     near, same = (tree.query_ball_point(xyz, radius, return_length=True) for radius in (cutoff, 1e-3))
     count = (near - same).astype(np.float64)
     return np.where(count > 0, count, np.nan)
@@ -169,14 +169,14 @@ def _by_part(xyz: np.ndarray, cutoff: float, one: Callable[[np.ndarray, np.ndarr
     """Runs `one(xyz, pairs)` on every connected part of the network."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     xyz = np.asarray(xyz, np.float64)
     n = len(xyz)
     out = np.full(n, np.nan)
     if n < 2:
         return out
-    pairs = cKDTree(xyz).query_pairs(cutoff, output_type="ndarray")
+    pairs = KDTree(xyz).query_pairs(cutoff, output_type="ndarray")
     pairs = pairs[np.square(xyz[pairs[:, 0]] - xyz[pairs[:, 1]]).sum(1) > 1e-6]  # nodes at one place have no direction
     graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     _, label = connected_components(graph, directed=False)
@@ -231,22 +231,24 @@ def _inverse_diagonal(
     Returns:
       (d,)
     """
-    import scipy.linalg
+    from scipy.linalg import eigh, get_blas_funcs, get_lapack_funcs
     from scipy.sparse import csc_matrix
 
     d = len(free)
     sparse = csc_matrix((values, (rows, columns)), shape=(d, d))
     if d <= _DENSE_SMALL:
-        levels, modes = scipy.linalg.eigh(sparse.toarray(), overwrite_a=True, check_finite=False)
+        levels, modes = eigh(sparse.toarray(), overwrite_a=True, check_finite=False)
         kept = levels > _LOOSE * levels[-1]
         return np.square(modes[:, kept]) @ (1 / levels[kept])
     stiff = sparse.diagonal().mean()
     if d <= _DENSE_MOST:
         # With a stiffness for the rigid motions the matrix is positive, and A⁻¹ = L⁻ᵀ L⁻¹; all in the place of A.
-        dense = scipy.linalg.blas.dsyrk(stiff, free, beta=1.0, c=sparse.toarray(order="F"), lower=1, overwrite_c=1)
-        dense, failed = scipy.linalg.lapack.dpotrf(dense, lower=1, clean=1, overwrite_a=1)
+        (syrk,) = get_blas_funcs(("syrk",), dtype=np.float64)
+        potrf, trtri = get_lapack_funcs(("potrf", "trtri"), dtype=np.float64)
+        dense = syrk(stiff, free, beta=1.0, c=sparse.toarray(order="F"), lower=1, overwrite_c=1)
+        dense, failed = potrf(dense, lower=1, clean=1, overwrite_a=1)
         if not failed and np.square(dense.diagonal()).min() > _LOOSE * stiff:
-            inverse, _ = scipy.linalg.lapack.dtrtri(dense, lower=1, overwrite_c=1)
+            inverse, _ = trtri(dense, lower=1, overwrite_c=1)
             return np.einsum("ij,ij->j", inverse, inverse) - np.square(free).sum(1) / stiff
     return _soft_modes(sparse, free.shape[1]) + cage()
 
@@ -260,7 +262,7 @@ def _soft_modes(sparse, n_free: int) -> np.ndarray:
     shift = 1e-6 * sparse.diagonal().mean()
     options = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
     factors = splu((sparse + shift * identity(d, format="csc")).tocsc(), **options)
-    solve = LinearOperator((d, d), matvec=factors.solve, dtype=np.float64)
+    solve = LinearOperator((d, d), matvec=factors.solve, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     start = np.random.default_rng(0).normal(size=d)  # a fixed one: equal input, equal output
     levels, modes = eigsh(sparse, k=_MODES + n_free, sigma=-shift, OPinv=solve, which="LM", v0=start)
     kept = levels > _LOOSE * sparse.diagonal().max()

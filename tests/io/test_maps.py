@@ -256,6 +256,18 @@ def test_a_thousand_damaged_headers(volume, tmp_path):
     assert grown < 200_000  # kB
 
 
+@pytest.mark.golden
+@pytest.mark.filterwarnings("error")
+def test_place_of_the_golden_map(goldens):
+    """ORIGIN and start indices are both set, and the published program adds them."""
+    golden = np.load(goldens("rmsfnet") / "pipeline.npz")
+    found = read_map(goldens("rmsfnet") / "map.mrc")
+    np.testing.assert_array_equal(found.header_origin, golden["info_origin"])
+    np.testing.assert_array_equal(found.nstart, golden["info_nstart"])
+    expected = found.header_origin + found.nstart * found.voxel
+    np.testing.assert_array_equal(found.origin, expected)
+
+
 def test_real_maps(shared, caplog):
     folder = shared / "data" / "flexibility"
     found = read_map(folder / "1ake.mrc")

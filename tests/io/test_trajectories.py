@@ -144,6 +144,15 @@ def test_damaged(structure, frames, topology, tmp_path, caplog):
     short = store(tmp_path / "short.dcd", frames[:, 1:])
     with pytest.raises(InputError, match=f"short.dcd: {structure.n_atoms - 1} atoms, but .*top.pdb has"):
         read_trajectory(short, topology)
+    packed = bytearray(store(tmp_path / "whole.xtc", frames).read_bytes())
+    packed[88:92] = (1 << 20).to_bytes(4, "big")  # bytes of the first frame: further than the file reaches
+    (tmp_path / "far.xtc").write_bytes(packed)
+    (tmp_path / "cut.xtc").write_bytes((tmp_path / "whole.xtc").read_bytes()[:-20])
+    for name, frame in (("far", 1), ("cut", 25)):
+        with pytest.raises(InputError, match=f"{name}.xtc: cannot be read as a trajectory .frame {frame} is damaged"):
+            read_trajectory(tmp_path / f"{name}.xtc", topology)
+    with pytest.raises(InputError, match=f"few.xtc: {structure.n_atoms - 1} atoms, but"):
+        read_trajectory(store(tmp_path / "few.xtc", frames[:, 1:]), topology)
     whole = store(tmp_path / "whole.dcd", frames).read_bytes()
     (tmp_path / "cut.dcd").write_bytes(whole[: len(whole) // 2])
     assert read_trajectory(tmp_path / "cut.dcd", topology).n_frames in (11, 12)
