@@ -31,7 +31,8 @@ GNM_SCALE = 3.007
 CONTACT_SCALE = 182.8
 """RMSF in Å times the number of heavy atoms within 13 Å."""
 
-_DENSE_SMALL = 1200  # rows up to which all modes are computed: nothing need be known of the matrix
+_TINY = 60  # rows up to which all modes are computed: three nodes on a line have fewer rigid motions than others
+_ALL_MODES = 3000  # the same for networks with loose parts (4 s); larger ones are treated like those without an inverse
 _DENSE_MOST = 13_500  # rows up to which the exact inverse is computed (1.5 GB, some 20 s on 2 cores)
 _MODES = 100  # soft modes beyond that
 _LOOSE = 1e-9  # of the largest eigenvalue: modes below cost nothing
@@ -236,12 +237,8 @@ def _inverse_diagonal(
 
     d = len(free)
     sparse = csc_matrix((values, (rows, columns)), shape=(d, d))
-    if d <= _DENSE_SMALL:
-        levels, modes = eigh(sparse.toarray(), overwrite_a=True, check_finite=False)
-        kept = levels > _LOOSE * levels[-1]
-        return np.square(modes[:, kept]) @ (1 / levels[kept])
     stiff = sparse.diagonal().mean()
-    if d <= _DENSE_MOST:
+    if _TINY < d <= _DENSE_MOST:
         # With a stiffness for the rigid motions the matrix is positive, and A⁻¹ = L⁻ᵀ L⁻¹; all in the place of A.
         (syrk,) = get_blas_funcs(("syrk",), dtype=np.float64)
         potrf, trtri = get_lapack_funcs(("potrf", "trtri"), dtype=np.float64)
@@ -250,6 +247,10 @@ def _inverse_diagonal(
         if not failed and np.square(dense.diagonal()).min() > _LOOSE * stiff:
             inverse, _ = trtri(dense, lower=1, overwrite_c=1)
             return np.einsum("ij,ij->j", inverse, inverse) - np.square(free).sum(1) / stiff
+    if d <= _ALL_MODES:
+        levels, modes = eigh(sparse.toarray(), overwrite_a=True, check_finite=False)
+        kept = levels > _LOOSE * levels[-1]
+        return np.square(modes[:, kept]) @ (1 / levels[kept])
     return _soft_modes(sparse, free.shape[1]) + cage()
 
 

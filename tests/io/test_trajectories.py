@@ -1,6 +1,7 @@
 """Frames from simulations and from models, and what is refused."""
 
 import dataclasses
+import sys
 
 import gemmi
 import numpy as np
@@ -133,6 +134,14 @@ def test_refuses(structure, frames, topology, tmp_path, caplog):
             read_trajectory(paths, top)
     with pytest.raises(InputError, match="stride of 0"):
         read_trajectory(one, topology, stride=0)
+
+
+def test_without_mdtraj(topology, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mdtraj", None)
+    monkeypatch.delitem(sys.modules, "mdtraj.formats", raising=False)
+    (tmp_path / "a.dcd").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a.dcd: .*pip install 'jaxprot\[trajectories\]'"):
+        read_trajectory(tmp_path / "a.dcd", topology)
 
 
 def test_damaged(structure, frames, topology, tmp_path, caplog):
