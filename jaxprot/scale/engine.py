@@ -100,6 +100,7 @@ def run(
                 worker = _configured(job, parts, kind, cpus, here)
                 work = blocks(pending, workers, _PART[kind])
                 told["processes"] = _consume(worker, work, workers, kind, cpus, advance)
+                parts.remove_strays(work)
         failed = parts.finish(items)
     return failed, told | {"parts": len(parts.files())}
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Parts:
 
     Attributes:
       token: of the run that had the lock last.
+      kept: names of the parts that `pending` took over.
 
     Raises:
       OutputError: the folder holds parts of another command, other weights or settings, and not `overwrite`; or
@@ -60,6 +61,7 @@ class Parts:
 
     def __init__(self, directory: str | os.PathLike, job: Job, overwrite: bool = False):
         self.path, self.job = Path(directory) / FOLDER, job
+        self.kept: set[str] = set()
         mine = {"jaxprot": __version__, "command": job.command, "settings": json.loads(json.dumps(dict(job.settings)))}
         with self.locked():
             there = self._there()
@@ -152,15 +154,28 @@ class Parts:
                 "(more may be added), another folder with -o, or remove it"
             )
         done: set[str] = set()
+        self.kept = set()
         for part, content in contents.items():
             # Unreadable, of failures alone (tried again), of an older version of an input, or there already.
             if content is None or not content.done or not content.done.keys() <= current - done:
                 part.unlink(missing_ok=True)
                 continue
             done |= content.done.keys()
+            self.kept.add(part.name)
         for leftover in (*self.path.glob(".part-*"), *self.path.glob(f"{_TRIES}*")):
             leftover.unlink(missing_ok=True)
         return [item for item in items if item.fingerprint not in done]
+
+    def remove_strays(self, work: Iterable[Sequence[Item]]) -> None:
+        """Removes parts that are neither of the blocks `work` nor taken over by `pending`.
+
+        A worker of a killed run may look at the token just before the next run takes the folder over, and rename its
+        part just after `pending` has looked: the inputs of that part are computed again, in other blocks.
+        """
+        known = self.kept | {part_name(block) for block in work}
+        for part in self.files():
+            if part.name not in known:
+                part.unlink(missing_ok=True)
 
     def finish(self, items: Sequence[Item]) -> dict[str, str]:
         """Checks that every item is in the parts exactly once; gives the message of each that failed, by name.

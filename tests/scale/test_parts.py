@@ -268,6 +268,22 @@ def test_a_worker_of_an_earlier_run_writes_nothing(items, tmp_path):
     assert later.finish(items) == {} and len(names(later)) == 12
 
 
+def test_a_part_that_an_earlier_run_writes_late_is_no_double(items, tmp_path):
+    """Its worker looked at the token before the second run had the folder, and renamed the part after."""
+    parts = Parts(tmp_path, job())
+    compute(parts, items[:1])
+    with parts.locked():
+        work = blocks(parts.pending(items), 1, 2)
+        late = [items[1], items[2], items[5]]
+        write_part(parts.path, late, {place: rows(one) for place, one in enumerate(late)}, COLUMNS)
+        for block in work:
+            assert not Worker(parts.job, parts.path, parts.token)(block)["error"]
+        with pytest.raises(OutputError, match="there twice"):
+            parts.finish(items)
+        parts.remove_strays(work)
+        assert parts.finish(items) == {} and len(names(parts)) == 12
+
+
 @pytest.mark.parametrize(
     ("error", "kind"), [(CheckpointError("no weights"), CheckpointError), (KeyError("x"), RuntimeError)]
 )
