@@ -178,11 +178,11 @@ def from_plain(value: Any, where: str, experiment: Callable[[], types.ModuleType
     if _KIND not in value:
         return fields
     module, _, name = str(value[_KIND]).partition(":")
-    own = module == _MODULE and experiment is not None
-    if module.partition(".")[0] != "jaxprot" and not own:
+    own = experiment if module == _MODULE else None
+    if module.partition(".")[0] != "jaxprot" and own is None:
         raise InputError(f"{where}: {value[_KIND]} is no class of jaxprot; name the experiment file as well")
     try:
-        kind = getattr(experiment() if own else importlib.import_module(module), name)
+        kind = getattr(own() if own is not None else importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise InputError(f"{where}: this version has no {value[_KIND]}; name the experiment file as well") from None
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):

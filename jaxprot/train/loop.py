@@ -126,7 +126,7 @@ class Trainer:
         trained, fixed = optimisers.partition(params, optimisers.trainable(cfg.optim, params))
         tx = optimisers.optimiser(cfg.optim, trained)
         ema = jax.tree.map(jnp.copy, trained) if cfg.optim.ema else {}
-        zero, no = np.zeros((), np.int32), np.zeros((), bool)
+        zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         state = TrainState(trained, fixed, rest, ema, tx.init(trained), zero, k_run, no)
         self.state = parallel.replicate(state)
         # Copied above; what the copies were made from would be a second set of weights in memory.

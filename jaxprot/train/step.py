@@ -115,7 +115,8 @@ class Objective:
     def _rest(self, model: Any, rest: Any) -> Any:
         if not jax.tree.leaves(rest):
             return rest
-        return nnx.to_pure_dict(nnx.split(model, nnx.Param, ...)[2])
+        _, _, after = nnx.split(model, nnx.Param, ...)
+        return nnx.to_pure_dict(after)
 
     def gradient(self, trained: Any, fixed: Any, rest: Any, examples: Any, weight: Float[Array, "n"], key: Any):
         """Loss of the whole batch on all devices and its gradient by the trained weights.
@@ -207,11 +208,11 @@ def _mean(tree: Any, share: Float[Array, "m"]) -> Any:
     return jax.tree.map(mean, tree)
 
 
-def _shared(leaf: Array, share: Array, axis: str) -> Array:
+def _shared(leaf: Array, share: Array, axis: str | None) -> Array:
     """Mean over the devices; of whole numbers (counters) the largest, since devices with padding alone do not count."""
     if jnp.issubdtype(leaf.dtype, jnp.floating):
         return psum((share * leaf).astype(leaf.dtype), axis)
-    return jax.lax.pmax(leaf, axis)
+    return leaf if axis is None else jax.lax.pmax(leaf, axis)
 
 
 def _inverse(count: Array) -> Array:
