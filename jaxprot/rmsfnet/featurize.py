@@ -107,6 +107,19 @@ class Boxes:
         assert self.model is not None
         return np.pad(self.model.data, BOX), (self.grid.origin - self.model.origin) / SPACING
 
+    def aligned(self) -> np.ndarray:
+        """(z, y, x) simulated map on the map's grid, moved by whole voxels."""
+        assert self.model is not None
+        _, offset = self._simulated
+        start = np.round(offset[::-1]).astype(np.int64)
+        out = np.zeros(self.grid.shape, np.float32)
+        low, high = np.clip(-start, 0, out.shape), np.clip(np.array(self.model.shape) - start, 0, out.shape)
+        if (high > low).all():
+            here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            there = tuple(slice(a, b) for a, b in zip(low + start, high + start, strict=True))
+            out[here] = self.model.data[there]
+        return out
+
     def cut(self, numbers: np.ndarray) -> np.ndarray:
         """Boxes by their place in `kept`.
 
@@ -116,17 +129,17 @@ class Boxes:
         channels = []
         corners = self.corners[numbers] - _MARGIN
         if self.first in ("map", "both"):
-            channels.append(np.stack([_part(self._padded, corner + BOX) for corner in corners]))
+            channels.append(np.stack([part(self._padded, corner + BOX) for corner in corners]))
         if self.first in ("model", "both"):
             padded, offset = self._simulated
             # The world position of the box's first voxel on the other grid, to the nearest voxel (ties to even).
             starts = np.round(corners + offset[::-1]).astype(np.int64) + BOX
-            channels.append(np.stack([_part(padded, start) for start in starts]))
+            channels.append(np.stack([part(padded, start) for start in starts]))
         return np.stack(channels, axis=-1)
 
 
-def _part(padded: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """A box of a padded map; zeros where it does not reach."""
+def part(padded: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The box of a map that starts at a voxel; zeros where the map does not reach."""
     out = np.zeros((BOX,) * 3, np.float32)
     low = np.clip(start, 0, padded.shape)
     high = np.clip(start + BOX, 0, padded.shape)

@@ -139,7 +139,8 @@ class Flexibility:
 
         table = self.residues()
         with atomic_path(path) as temporary:
-            trace(table["rmsf_angstrom"], table["chain"], table["resid"], temporary, label=f"RMSF (Å), {self.method}")
+            labels = [f"{number}{code}" for number, code in zip(table["resid"], table["icode"], strict=True)]
+            trace(table["rmsf_angstrom"], labels, temporary, self.method, chains=list(table["chain"]))
 
     def write(self, folder: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> list[str]:  # noqa: A002
         """Writes tables, coloured models, the map and the picture; returns the names of the files."""

@@ -149,3 +149,34 @@ def _check_whole(trajectory: Trajectory) -> None:
                 f"{structure.resid[at]} in frame {number + 1}; make molecules whole (trjconv -pbc mol, "
                 "cpptraj autoimage)"
             )
+
+
+def on_structure(structure: Structure, trajectory: Trajectory, fit: Fit | np.ndarray = "heavy") -> np.ndarray:
+    """RMSF of a model's atoms from a trajectory of the same molecule.
+
+    Atoms are matched by chain, residue number, insertion code and atom name.
+
+    Args:
+      structure: the model.
+      trajectory: its motion; it may lack atoms of the model (hydrogens, ligands) or have more.
+      fit: as in `atom_rmsf`.
+
+    Returns:
+      (N,) float32 in Å, NaN for atoms that the trajectory lacks.
+
+    Raises:
+      InputError: no atom in common.
+    """
+    values = dict(zip(_names(trajectory.structure), atom_rmsf(trajectory, fit).tolist(), strict=True))
+    found = np.array([values.get(name, np.nan) for name in _names(structure)], np.float32)
+    if not np.isfinite(found).any():
+        raise InputError(
+            f"{structure.name}: no atom in common with {trajectory.structure.name}; are chains and numbers the same?"
+        )
+    return found
+
+
+def _names(structure: Structure) -> list[tuple[str, int, str, str]]:
+    at = structure.atom_residue
+    columns = (structure.atom_chain_id, structure.resid[at], structure.icode[at], structure.atom_name)
+    return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -1,0 +1,30 @@
+"""The shipped RMSF-net: a narrow network on simulated maps, labels from B factors and elastic networks.
+
+`scripts/train_default_rmsfnet.py prepare` makes the entries; `JAXPROT_FLEXIBILITY` names their folder.
+"""
+
+import os
+import pathlib
+
+from jaxprot.rmsfnet.config import RMSFNetConfig
+from jaxprot.rmsfnet.data import FlexibilityTask
+from jaxprot.train.task import OptimConfig, TrainConfig
+
+DATA = pathlib.Path(os.environ.get("JAXPROT_FLEXIBILITY", "runs/flexibility"))
+
+
+def config() -> TrainConfig:
+    """Adam with a cosine, batches of 8 boxes; cores of 20 voxels give eight times the targets for the work of a box."""
+    return TrainConfig(
+        task=FlexibilityTask(
+            train=str(DATA / "train"), val=str(DATA / "val"), model=RMSFNetConfig(width=8, dropout=0.1), size=8, core=20
+        ),
+        optim=OptimConfig(
+            name="adamw", lr=4e-3, b2=0.99, weight_decay=0.01, schedule="cosine", warmup=100, final=1e-5, ema=0.99
+        ),
+        steps=3000,
+        micro=0,
+        evaluate_every=250,
+        save_every=250,
+        workers=1,
+    )

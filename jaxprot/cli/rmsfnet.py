@@ -1,0 +1,325 @@
+"""`jaxprot rmsfnet predict|molmap|compare|dataset`."""
+
+import contextlib
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxprot.cli.options import Common, Compute, load, record, run_many
+from jaxprot.core.errors import InputError
+
+_BEGIN = time.perf_counter()
+Method = Literal["rmsfnet", "anm", "gnm", "contact", "bfactor"]
+_Model = Annotated[Path | None, tyro.conf.arg(metavar="MODEL")]
+_Map = Annotated[Path | None, tyro.conf.arg(metavar="MAP")]
+_Voxel = Annotated[float | None, tyro.conf.arg(metavar="ANGSTROM")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapOptions(Common):
+    """Options of commands that read a map and a model."""
+
+    model: _Model = None
+    """PDB or mmCIF file (also .gz)."""
+    map: _Map = None
+    """MRC or CCP4 map (also .gz)."""
+    origin: Literal["sum", "header", "nstart"] = "sum"
+    """Where the map is: its ORIGIN plus its start indices (as published), or one of the two alone."""
+    voxel: _Voxel = None
+    """Edge of a voxel, for a map whose header does not tell it."""
+
+    def read(self) -> tuple[Any, Any]:
+        """(structure, volume), each None where no file is given."""
+        from jaxprot.io.maps import read_map
+        from jaxprot.io.structures import read_structure
+
+        if self.model is None and self.map is None:
+            raise InputError("give --model, --map or both")
+        structure = None if self.model is None else read_structure(self.model)
+        return structure, None if self.map is None else read_map(self.map, self.origin, self.voxel)
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that are read."""
+        return [path for path in (self.model, self.map) if path is not None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions(MapOptions):
+    """Options of `rmsfnet predict`."""
+
+    method: Method = "rmsfnet"
+    """The network, or a method without training: elastic networks, contact number, B factor."""
+    contour: Annotated[float | None, tyro.conf.arg(metavar="DENSITY")] = None
+    """Of a map alone: voxels above it are predicted (default: mean + 3 standard deviations)."""
+
+
+def predict(options: PredictOptions) -> int:
+    """Predicts the flexibility (RMSF, Å) of every atom of a model, of every voxel of a map, or of both.
+
+    With map and model the published main network is used, with one of them its variant for that. Writes atoms.csv,
+    residues.csv, rmsf.pdb (B column = RMSF, -1 without value), rmsf_z.pdb (published z-score of the residue), trace.png,
+    view.pml and view.cxc; with the network also rmsf.mrc.
+    """
+    from jaxprot.io.outputs import RunDirectory
+
+    run = RunDirectory(options.output, options.overwrite)
+    timings = {"start": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
+    with _warnings():
+        structure, volume = options.read()
+        if options.method != "rmsfnet" and structure is None:
+            raise InputError(f"--method {options.method} needs --model")
+        timings["read"] = time.perf_counter() - begin
+        result, weights = _flexibility(options, options.method, structure, volume, options.contour, timings)
+    begin = time.perf_counter()
+    written = result.write(run.folder(), format=options.format, overwrite=True)
+    timings["write"] = time.perf_counter() - begin
+    record(options, run.folder(), "rmsfnet predict", inputs=options.files, weights=weights, timings=timings)
+    print(f"{options.output}: {', '.join(written)}")
+    return 0
+
+
+def _flexibility(
+    options: MapOptions, method: str, structure: Any, volume: Any, contour: float | None, timings: dict[str, float]
+) -> tuple[Any, dict[str, Any] | None]:
+    """Prediction by a method, and what `run.json` says of its weights."""
+    begin = time.perf_counter()
+    if method != "rmsfnet":
+        from jaxprot.rmsfnet import baselines
+        from jaxprot.rmsfnet.results import Flexibility
+
+        result, weights = Flexibility.of_residues(structure, baselines.rmsf(structure, method), method), None
+    else:
+        variant = "both" if structure is not None and volume is not None else "map" if structure is None else "pdb"
+        name = options.weights
+        if name == "default" and variant != "both":
+            name = variant
+        predictor, weights = load(options, "rmsfnet", name)
+        timings["load"] = time.perf_counter() - begin
+        begin = time.perf_counter()
+        with _boxes() as progress:
+            result = predictor.predict(structure, volume, contour=contour, progress=progress)
+    timings["compute"] = time.perf_counter() - begin
+    return result, weights
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[None]:
+    """Shows what readers warn of (places of maps, atoms left out) as lines on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("jaxprot")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _boxes() -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar over boxes, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("boxes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("boxes", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MolmapOptions(Compute):
+    """Options of `rmsfnet molmap`."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """PDB or mmCIF file (also .gz); all its atoms and models count."""
+    resolution: Annotated[float, tyro.conf.arg(metavar="ANGSTROM")] = 4.0
+    """A Gaussian's standard deviation is this times the sigma factor."""
+    spacing: Annotated[float, tyro.conf.arg(metavar="ANGSTROM")] = 1.5
+    """Distance of grid points."""
+    sigma_factor: float = 0.22507907903927651
+    """Documented choices: 0.225, 0.187, 0.356, 0.425."""
+    cutoff: float = 5.0
+    """Half the edge of the cube that a Gaussian is cut to, in standard deviations."""
+    padding: Annotated[float | None, tyro.conf.arg(metavar="ANGSTROM")] = None
+    """Margin around the atoms; three times the resolution if not given."""
+    on_grid: _Map = None
+    """Map whose grid is used."""
+
+
+def molmap(options: MolmapOptions) -> int:
+    """Simulates the density of a model as `molmap` of Chimera and ChimeraX do: sim.mrc."""
+    from jaxprot.io.maps import read_map, write_map
+    from jaxprot.io.outputs import RunDirectory
+    from jaxprot.io.structures import read_structure
+
+    run = RunDirectory(options.output, options.overwrite)
+    with _warnings():
+        structure = read_structure(options.model, models="all")
+        grid = None if options.on_grid is None else read_map(options.on_grid)
+        from jaxprot.rmsfnet.simulate import simulate_map
+
+        begin = time.perf_counter()
+        volume = simulate_map(
+            structure,
+            options.resolution,
+            options.spacing,
+            sigma_factor=options.sigma_factor,
+            cutoff=options.cutoff,
+            padding=options.padding,
+            on_grid=grid,
+        )
+    timings = {"compute": time.perf_counter() - begin}
+    path = run.file("sim.mrc")
+    write_map(volume, path, label=f"{structure.name} {options.resolution:g} A")
+    inputs = [options.model, *([options.on_grid] if options.on_grid is not None else [])]
+    record(options, run.folder(), "rmsfnet molmap", inputs=inputs, timings=timings)
+    print(f"{path}: {volume}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions(MapOptions):
+    """Options of `rmsfnet compare`."""
+
+    reference: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Table (chain, resid, rmsf_angstrom), file of several models, or trajectory (with --topology)."""
+    topology: _Model = None
+    """PDB or mmCIF of the trajectory's atoms."""
+    methods: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "rmsfnet,anm,gnm,contact,bfactor"
+    """Methods to compare."""
+
+
+def compare(options: CompareOptions) -> int:
+    """Compares predicted flexibility with a reference, residue by residue.
+
+    Writes compare.csv (method, n, pearson, spearman, rmse_angstrom), residues.csv with all values side by side, and
+    trace.png.
+    """
+    import numpy as np
+
+    from jaxprot.io.outputs import RunDirectory, atomic_path
+    from jaxprot.io.tables import write_table
+    from jaxprot.plots.trace import trace
+    from jaxprot.rmsfnet import compare as comparison
+
+    methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    unknown = [name for name in methods if name not in Method.__args__]  # type: ignore[attr-defined]
+    if unknown or not methods:
+        raise InputError(f"--methods {options.methods}: known are {', '.join(Method.__args__)}")  # type: ignore[attr-defined]
+    run = RunDirectory(options.output, options.overwrite)
+    timings: dict[str, float] = {}
+    rows, values, weights = [], {}, None
+    with _warnings():
+        structure, volume = options.read()
+        if structure is None:
+            raise InputError("compare needs --model")
+        reference = comparison.read_reference(options.reference, options.topology)
+        for method in methods:
+            try:
+                result, used = _flexibility(options, method, structure, volume, None, timings)
+            except InputError as error:
+                if len(methods) == 1 or method == "rmsfnet":
+                    raise
+                print(f"jaxprot: warning: {method} left out: {error}", file=sys.stderr)
+                continue
+            weights = used or weights
+            values[method] = result.residue_rmsf
+            rows.append(comparison.agreement(method, structure, values[method], reference))
+    home = run.folder()
+    columns = {
+        "method": np.array([row.method for row in rows]),
+        "n": np.array([row.n for row in rows]),
+        "pearson": np.round([row.pearson for row in rows], 4),
+        "spearman": np.round([row.spearman for row in rows], 4),
+        "rmse_angstrom": np.round([row.rmse for row in rows], 4),
+    }
+    write_table(columns, home / "compare", options.format)
+    own = comparison.keys(structure)
+    values["reference"] = comparison.matched(structure, reference)
+    used_rows = np.isfinite(np.stack(list(values.values()))).any(0)
+    table: dict[str, Any] = {
+        "chain": np.array([key[0] for key in own]),
+        "resid": structure.resid,
+        "icode": structure.icode,
+        **{name: np.round(one, 4) for name, one in values.items()},
+    }
+    write_table({name: column[used_rows] for name, column in table.items()}, home / "residues", options.format)
+    labels = [f"{number}{code}" for _, number, code in own]
+    with atomic_path(home / "trace.png") as temporary:
+        trace(
+            {name: one[used_rows] for name, one in values.items()},
+            [label for label, keep in zip(labels, used_rows, strict=True) if keep],
+            temporary,
+            chains=list(table["chain"][used_rows]),
+        )
+    files = [*options.files, options.reference, *([options.topology] if options.topology else [])]
+    record(options, home, "rmsfnet compare", inputs=files, weights=weights, timings=timings)
+    print(f"{'method':<10}{'n':>6}{'pearson':>10}{'spearman':>10}{'rmse (A)':>10}")
+    for row in rows:
+        print(f"{row.method:<10}{row.n:>6}{row.pearson:>10.3f}{row.spearman:>10.3f}{row.rmse:>10.3f}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetOptions(Compute):
+    """Options of `rmsfnet dataset`."""
+
+    table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ENTRIES.csv")]
+    """Columns name, map, model and trajectory (DCD or XTC of the model's atoms, or a file of several models); paths are
+    relative to the table."""
+    origin: Literal["sum", "header", "nstart"] = "sum"
+    """Where the maps are, see `rmsfnet predict`."""
+
+
+def dataset(options: DatasetOptions) -> int:
+    """Turns triples of map, model and trajectory into training entries: NAME.npz.
+
+    The RMSF of every atom, after superposition of the heavy atoms on their mean, becomes the target of its voxel.
+    """
+    from jaxprot.io.maps import read_map
+    from jaxprot.io.outputs import RunDirectory
+    from jaxprot.io.structures import read_structure
+    from jaxprot.io.tables import read_table
+    from jaxprot.io.trajectories import read_trajectory
+    from jaxprot.rmsfnet import targets
+    from jaxprot.rmsfnet.data import make_entry, write_entry
+
+    columns = read_table(options.table)
+    needed = ("name", "map", "model", "trajectory")
+    absent = [name for name in needed if name not in columns]
+    if absent:
+        raise InputError(f"{options.table}: no column {', '.join(absent)}; needed are {', '.join(needed)}")
+    entries = [tuple(map(str, row)) for row in zip(*(columns[name] for name in needed), strict=True)]
+    home = options.table.parent
+    missing = [path for row in entries for path in row[1:] if not (home / path).exists()]
+    if missing:
+        raise InputError(f"{options.table}: no such file: {', '.join(missing[:5])}")
+    run = RunDirectory(options.output, options.overwrite)
+    folder = run.folder()
+
+    def work(row: tuple[str, ...]) -> Path:
+        name, map_, model, trajectory = row
+        structure = read_structure(home / model)
+        single = trajectory.lower().endswith((".pdb", ".cif", ".pdb.gz", ".cif.gz", ".ent"))
+        frames = read_trajectory(home / trajectory, None if single else home / model)
+        values = targets.on_structure(structure, frames)
+        return write_entry(make_entry(structure, values, read_map(home / map_, options.origin), name), folder)
+
+    with _warnings():
+        outcome = run_many(entries, work, what="entries", debug=options.debug)
+    record(options, folder, "rmsfnet dataset", inputs=[options.table], failed=outcome.failed)
+    print(f"{options.output}: {len(outcome.results)} of {len(entries)} entries")
+    return outcome.code

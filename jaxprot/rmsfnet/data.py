@@ -1,0 +1,262 @@
+"""Training of RMSF-net: maps, models and fluctuations in, boxes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxprot.core import metrics
+from jaxprot.core.errors import InputError
+from jaxprot.core.structure import Structure
+from jaxprot.core.volume import Volume
+from jaxprot.io.outputs import atomic_path
+from jaxprot.rmsfnet import featurize
+from jaxprot.rmsfnet.config import RMSFNetConfig
+from jaxprot.rmsfnet.featurize import SPACING
+from jaxprot.rmsfnet.model import BOX, CORE, RMSFNet
+from jaxprot.rmsfnet.simulate import simulate_map
+from jaxprot.train.data import Batch, ShuffledBatches
+from jaxprot.train.task import Mean
+
+_ROTATIONS = 24
+
+
+class Entry(NamedTuple):
+    """One map with its model and the fluctuations of the model's atoms, on the network's grid.
+
+    Attributes:
+      name: of the entry; entries of one protein share what comes before a `.`.
+      map: (z, y, x) densities.
+      model: (z, y, x) simulated map of the model, moved onto the same grid by whole voxels.
+      voxels: (n, 3) voxels z, y, x that hold atoms.
+      target: (n,) mean log10(RMSF / Å + 1) of the atoms in each.
+    """
+
+    name: str
+    map: np.ndarray
+    model: np.ndarray
+    voxels: np.ndarray
+    target: np.ndarray
+
+
+def make_entry(
+    structure: Structure, rmsf: np.ndarray, volume: Volume, name: str | None = None, simulated: Volume | None = None
+) -> Entry:
+    """An entry of a triple.
+
+    Several atoms in a voxel count with the mean of their targets.
+
+    Args:
+      structure: the model.
+      rmsf: (N,) Å; NaN for atoms without a value.
+      volume: the map, resampled where it needs to be.
+      name: instead of the structure's.
+      simulated: the model's simulated map (4 Å, on 1.5 Å), if it is there already.
+
+    Raises:
+      InputError: no scored atom with a value lies inside the map.
+    """
+    grid = volume if np.all(volume.voxel == SPACING) else featurize.resample(volume)
+    simulated = simulated if simulated is not None else simulate_map(structure)
+    boxes = featurize.Boxes(grid, simulated, "model", np.zeros(0, np.int64))
+    index, inside = featurize.atom_voxels(structure, grid)
+    used = inside & featurize.protein_atoms(structure) & np.isfinite(rmsf) & (rmsf >= 0)
+    if not used.any():
+        raise InputError(f"{structure.name}: no protein atom with a fluctuation lies inside the map {volume.name}")
+    flat, place = np.unique(np.ravel_multi_index(index[used].T, grid.shape), return_inverse=True)
+    target = np.bincount(place, np.log10(np.asarray(rmsf, np.float64)[used] + 1)) / np.bincount(place)
+    voxels = np.stack(np.unravel_index(flat, grid.shape), 1).astype(np.int16)
+    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target.astype(np.float32))
+
+
+def write_entry(entry: Entry, folder: str | os.PathLike) -> pathlib.Path:
+    """Writes an entry as `NAME.npz`, densities in half precision (scaled, which the network does not notice)."""
+    path = pathlib.Path(folder) / f"{entry.name}.npz"
+    scale = max(float(np.abs(entry.map).max()), 1e-30)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            map=(entry.map / scale).astype(np.float16),
+            model=entry.model.astype(np.float16),
+            voxels=entry.voxels,
+            target=entry.target,
+        )
+    return path
+
+
+def read_entry(path: str | os.PathLike) -> Entry:
+    """What `write_entry` wrote.
+
+    Raises:
+      InputError: missing, damaged, or another kind of file.
+    """
+    try:
+        with np.load(path) as z:
+            return Entry(pathlib.Path(path).stem, *(z[name] for name in ("map", "model", "voxels", "target")))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not an entry of a flexibility data set ({error})") from error
+
+
+def rotate(box: np.ndarray, number: int) -> np.ndarray:
+    """One of the 24 proper rotations of a cube, on the first three axes."""
+    face, turn = divmod(number, 4)
+    if face < 4:
+        box = np.rot90(box, face, (0, 1))
+    else:
+        box = np.rot90(box, 1 if face == 4 else 3, (0, 2))
+    return np.rot90(box, turn, (1, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class FlexibilityTask:
+    """Fluctuations of the voxels that hold atoms, by masked squared error of log10(RMSF / Å + 1).
+
+    Attributes:
+      train: folder of entries to train on.
+      val: folder of entries that select the best weights.
+      model: sizes of the network.
+      size: boxes per step.
+      core: central voxels (per axis) of a box that are trained on; the published 10, or more targets for the work of a
+        box (the encoder sees all 40 in any case).
+      held: entries of `val` that are evaluated, evenly chosen.
+      rotations: rotate boxes by one of the 24 rotations of a cube.
+      monitor: mean over the entries of the Pearson correlation of RMSF over their voxels.
+    """
+
+    train: str
+    val: str
+    model: RMSFNetConfig = RMSFNetConfig()
+    size: int = 16
+    core: int = CORE
+    held: int = 40
+    rotations: bool = True
+    monitor: str = "pearson"
+
+    def files(self) -> tuple[str, ...]:
+        """Data files."""
+        return tuple(map(str, (*_listed(self.train), *_listed(self.val))))
+
+    @functools.cached_property
+    def entries(self) -> list[Entry]:
+        """Training entries."""
+        return [read_entry(path) for path in _listed(self.train)]
+
+    @functools.cached_property
+    def held_out(self) -> list[Entry]:
+        """Entries to evaluate."""
+        paths = _listed(self.val)
+        chosen = np.unique(np.linspace(0, len(paths) - 1, min(self.held, len(paths))).astype(int))
+        return [read_entry(paths[i]) for i in chosen]
+
+    @functools.cached_property
+    def _tiles(self) -> np.ndarray:
+        """(boxes, 4): entry and first voxel of the core of each box with a target."""
+        return tiles(self.entries, self.core)
+
+    @functools.cached_property
+    def _batches(self) -> ShuffledBatches:
+        return ShuffledBatches(len(self._tiles), self.size, "drop")
+
+    def build(self, key: PRNGKeyArray) -> RMSFNet:
+        """An initialised network."""
+        return RMSFNet(self.model, rngs=nnx.Rngs(key))
+
+    def batches(self, step: int, seed: int) -> Batch:
+        """Boxes, each with a rotation."""
+        shape, members, size = self._batches(step, seed)
+        turns = np.random.default_rng([seed, step]).integers(0, _ROTATIONS if self.rotations else 1, len(members))
+        return Batch(shape, members * _ROTATIONS + turns, size)
+
+    def load(self, shape: Any, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Boxes, targets and where they count."""
+        boxes, targets = [], []
+        for member in members:
+            tile, turn = divmod(int(member), _ROTATIONS)
+            number, *corner = self._tiles[tile]
+            box, target = cut(self.entries[number], np.array(corner), self.core, self.model)
+            boxes.append(rotate(box, turn))
+            targets.append(rotate(target, turn))
+        target = np.stack(targets)
+        return {
+            "boxes": np.stack(boxes).astype(np.float32),
+            "target": np.nan_to_num(target).astype(np.float32),
+            "mask": np.isfinite(target).astype(np.float32),
+        }
+
+    def batch_loss(
+        self, model: RMSFNet, examples: Any, keys: PRNGKeyArray, weight: Float[Array, "n"], axis: str | None
+    ) -> dict[str, Mean]:
+        """Masked squared error; the absolute one in Å is logged."""
+        predicted = model(examples["boxes"], keys[0], self.core)
+        mask = examples["mask"] * weight[:, None, None, None]
+        error = predicted - examples["target"]
+        off = jnp.abs(10**predicted - 10 ** examples["target"])
+        count = jnp.sum(mask)
+        return {
+            "squared": Mean(jnp.sum(mask * error**2), count),
+            "absolute_angstrom": Mean(jnp.sum(mask * off), count, 0.0),
+        }
+
+    def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
+        """Per entry: Pearson correlation and mean absolute error of RMSF over the voxels with atoms; their means."""
+        entries, core, model = self.held_out, self.core, self.model
+        places = tiles(entries, core)
+        apply = jax.jit(lambda variables, boxes: nnx.merge(graphdef, variables)(boxes, None, core))
+
+        def evaluate(variables: Any) -> dict[str, float]:
+            found: list[list[np.ndarray]] = [[] for _ in entries]
+            for start in range(0, len(places), 8):
+                chosen = places[np.resize(np.arange(start, min(start + 8, len(places))), 8)]
+                cuts = [cut(entries[number], np.array(corner), core, model) for number, *corner in chosen]
+                out = np.asarray(apply(variables, np.stack([box for box, _ in cuts]).astype(np.float32)))
+                for (number, *_), (_, target), values in list(zip(chosen, cuts, out, strict=True))[
+                    : len(places) - start
+                ]:
+                    at = np.isfinite(target)
+                    found[number].append(np.stack([values[at], target[at]]))
+            rmsf = [10 ** np.concatenate(parts, 1).astype(np.float64) - 1 for parts in found if parts]
+            return {
+                "pearson": float(np.mean([metrics.pearson(p, t) for p, t in rmsf])),
+                "spearman": float(np.mean([metrics.spearman(p, t) for p, t in rmsf])),
+                "absolute_angstrom": float(np.mean([np.abs(p - t).mean() for p, t in rmsf])),
+            }
+
+        return evaluate
+
+
+def _listed(folder: str) -> list[pathlib.Path]:
+    paths = sorted(pathlib.Path(folder).glob("*.npz"))
+    if not paths:
+        raise InputError(f"{folder}: no entries (.npz); `jaxprot rmsfnet dataset` makes them")
+    return paths
+
+
+def tiles(entries: list[Entry], core: int) -> np.ndarray:
+    """(boxes, 4) entry and first voxel z, y, x of every core that holds a target; cores tile each map from voxel 0."""
+    rows = []
+    for number, entry in enumerate(entries):
+        corners = np.unique(entry.voxels // core * core, axis=0)
+        rows.append(np.column_stack([np.full(len(corners), number), corners]))
+    return np.concatenate(rows).astype(np.int64)
+
+
+def cut(entry: Entry, corner: np.ndarray, core: int, cfg: RMSFNetConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The box around a core, (40, 40, 40, channels), and its targets (core, core, core), NaN where no atom is."""
+    start = corner - (BOX - core) // 2
+    sources = {"both": (entry.map, entry.model), "map": (entry.map,), "pdb": (entry.model,)}[cfg.variant]
+    box = np.stack([featurize.part(source, start) for source in sources], axis=-1)
+    target = np.full((core,) * 3, np.nan, np.float32)
+    place = entry.voxels - corner
+    inside = ((place >= 0) & (place < core)).all(1)
+    target[tuple(place[inside].T)] = entry.target[inside]
+    return box, target
