@@ -293,6 +293,12 @@ def test_sigterm_saves_exits_with_0_and_names_the_command_that_goes_on(tmp_path)
     assert f"trained to step {step + 2}" in out
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.mark.multidevice
 @pytest.mark.slow
 def test_two_processes_by_flags_and_by_slurm_variables(tmp_path):
@@ -301,10 +307,7 @@ def test_two_processes_by_flags_and_by_slurm_variables(tmp_path):
     assert alone.communicate(timeout=60) and alone.returncode == 0
     expected = portable.load(tmp_path / "alone" / "best.safetensors")[0]
     for kind in ("flags", "slurm"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        started = []
+        port, started = free_port(), []
         for i in (0, 1):
             flags, variables = (), {}
             if kind == "flags":
@@ -332,10 +335,7 @@ def test_two_processes_by_flags_and_by_slurm_variables(tmp_path):
 @pytest.mark.slow
 def test_processes_with_different_configurations_all_end(tmp_path):
     (tmp_path / "toy.py").write_text(TOY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    peers = ("--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id")
+    peers = ("--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2, "--process-id")
     started = [command(tmp_path / "toy.py", "-o", tmp_path / "run", *peers, i, "--set", f"seed={i}") for i in (0, 1)]
     said = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [2, 2], said
@@ -358,10 +358,7 @@ def test_half_an_address_is_refused(experiment, tmp_path, capsys, arguments, mes
 @pytest.mark.slow
 def test_sigterm_to_one_process_stops_both_at_one_step(tmp_path):
     (tmp_path / "toy.py").write_text(SLOW_TOY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    peers = ("--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", 2, "--process-id")
+    peers = ("--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2, "--process-id")
     settings = ("--set", "steps=2000", "--set", "log_every=1")
     started = [command(tmp_path / "toy.py", "-o", tmp_path / "run", *peers, i, *settings) for i in (0, 1)]
     for line in started[0].stderr:
