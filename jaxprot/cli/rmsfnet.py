@@ -42,7 +42,7 @@ class MapOptions(Common):
         if self.model is None and self.map is None:
             raise InputError("give --model, --map or both")
         structure = None if self.model is None else read_structure(self.model)
-        return structure, None if self.map is None else read_map(self.map, self.origin, self.voxel)
+        return structure, None if self.map is None else read_map(self.map, origin=self.origin, voxel=self.voxel)
 
     @property
     def files(self) -> list[Path]:
@@ -64,7 +64,7 @@ def predict(options: PredictOptions) -> int:
     """Predicts the flexibility (RMSF, Å) of every atom of a model, of every voxel of a map, or of both.
 
     With map and model the published main network is used, with one of them its variant for that. Writes atoms.csv,
-    residues.csv, rmsf.pdb (B column = RMSF, -1 without value), rmsf_z.pdb (published z-score of the residue), trace.png,
+    residues.csv, rmsf.pdb (B column: RMSF, -1 without value), rmsf_z.pdb (published z-score of residues), trace.png,
     view.pml and view.cxc; with the network also rmsf.mrc.
     """
     from jaxprot.io.outputs import RunDirectory
@@ -316,7 +316,7 @@ def dataset(options: DatasetOptions) -> int:
         single = trajectory.lower().endswith((".pdb", ".cif", ".pdb.gz", ".cif.gz", ".ent"))
         frames = read_trajectory(home / trajectory, None if single else home / model)
         values = targets.on_structure(structure, frames)
-        return write_entry(make_entry(structure, values, read_map(home / map_, options.origin), name), folder)
+        return write_entry(make_entry(structure, values, read_map(home / map_, origin=options.origin), name), folder)
 
     with _warnings():
         outcome = run_many(entries, work, what="entries", debug=options.debug)

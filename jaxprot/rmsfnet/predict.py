@@ -143,7 +143,7 @@ class Predictor:
           InputError: see `boxes`.
         """
         structure = model if isinstance(model, Structure) or model is None else read_structure(model)
-        volume = map if isinstance(map, Volume) or map is None else read_map(map, origin)
+        volume = map if isinstance(map, Volume) or map is None else read_map(map, origin=origin)
         if structure is None and volume is None:
             raise InputError("give a model, a map, or both")
         boxes = self.boxes(structure, volume, contour)
