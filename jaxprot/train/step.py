@@ -162,7 +162,7 @@ class Objective:
         if len(minimised) > 1:
             # Terms with counts of their own: these must be known before the backward pass. The forward pass that gives
             # them is dropped by the compiler, unless a count really depends on it.
-            parts = jax.lax.map(lambda group: look(weights, rest, *group), groups)
+            parts = _map(lambda group: look(weights, rest, *group), groups)
             counts = psum(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts), self.axis)
             before = {name: _inverse(count) for name, count in counts.items()}
         else:
@@ -183,7 +183,7 @@ class Objective:
 
         zero = jnp.zeros(())
         zeros = jax.tree.map(jnp.zeros_like, trained), zero, {name: (zero, zero) for name in factors}
-        (added, rest), _ = jax.lax.scan(body, (zeros, rest), groups)
+        (added, rest), _ = _scan(body, (zeros, rest), groups)
         grad, loss, sums = psum(added, self.axis)
         if len(minimised) == 1:
             after = _inverse(sums[minimised[0]][1])
@@ -193,6 +193,20 @@ class Objective:
             share = jnp.sum(weight) / jnp.maximum(psum(jnp.sum(weight), self.axis), 1e-6)
             rest = jax.tree.map(lambda leaf: _shared(leaf, share, self.axis), rest)
         return (loss, values), grad, rest
+
+
+def _scan(body: Any, carry: Any, xs: Any) -> Any:
+    """`jax.lax.scan`, without a loop around a single pass: XLA's CPU convolutions are many times slower inside one."""
+    if jax.tree.leaves(xs)[0].shape[0] > 1:
+        return jax.lax.scan(body, carry, xs)
+    return body(carry, jax.tree.map(lambda leaf: leaf[0], xs))
+
+
+def _map(function: Any, xs: Any) -> Any:
+    """`jax.lax.map`, without a loop around a single pass."""
+    if jax.tree.leaves(xs)[0].shape[0] > 1:
+        return jax.lax.map(function, xs)
+    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], xs)))
 
 
 def _float(value: Any) -> Array:
