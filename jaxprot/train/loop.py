@@ -218,7 +218,8 @@ class Trainer:
             # The sum is not finite where a term is not: name the term.
             what = ", ".join([k for k in named if k != "loss"] or named) or "the gradient (all terms are finite)"
             good = int(self.parallel.local(self.state.step))
-            self._pending = []
+            kept = [(start, {k: v[: good - start] for k, v in m.items()}) for start, m in self._pending if start < good]
+            self._pending = kept
             self.state = self.state._replace(halted=self.parallel.replicate(np.zeros((), bool)))
             self._save(good, None)
             raise FloatingPointError(
