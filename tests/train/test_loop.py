@@ -70,8 +70,8 @@ def test_a_term_that_is_not_finite_is_named_and_the_state_before_is_kept(tmp_pat
     fit(toy.config(), tmp_path / "whole")
     for name, value in portable.load(tmp_path / "whole" / "best.safetensors")[0].items():
         np.testing.assert_array_equal(portable.load(run / "best.safetensors")[0][name], value)
-    losses = [[record["loss"] for record in metrics(folder) if "loss" in record] for folder in (run, tmp_path / "whole")]
-    assert losses[0] == losses[1]
+    found, expected = ([r["loss"] for r in metrics(home) if "loss" in r] for home in (run, tmp_path / "whole"))
+    assert found == expected
 
 
 def test_frozen_parts_stay_and_the_rest_moves(tmp_path):

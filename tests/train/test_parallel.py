@@ -66,7 +66,7 @@ def test_the_gradient_on_8_devices_is_that_on_one(measured):
 
 @pytest.mark.multidevice
 def test_the_gradient_with_checked_replication_is_not(measured):
-    """The trap that `check_vma=False` avoids: jax then sums the gradient itself, and the step sums that over 8 again."""
+    """The trap that `check_vma=False` avoids: jax sums the gradient itself, and the step sums that over 8 again."""
     assert measured["gradient with check_vma"] == pytest.approx(7, rel=1e-4)
 
 
