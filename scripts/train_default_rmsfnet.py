@@ -2,7 +2,7 @@
 
     python scripts/train_default_rmsfnet.py prepare --data runs/flexibility
     python scripts/train_default_rmsfnet.py train --data runs/flexibility --run runs/rmsfnet --variant both
-    python scripts/train_default_rmsfnet.py export --data runs/flexibility --run runs/rmsfnet
+    python scripts/train_default_rmsfnet.py export --data runs/flexibility --run runs/rmsfnet --variant both
 
 There are no fluctuations of molecular dynamics to learn from here. The label of an atom joins its crystallographic B
 factor with the fluctuation of its residue in a Gaussian network model, both as shares of the chain's mean:
@@ -70,28 +70,34 @@ def cubic(low: Any, high: Any, name: str) -> Any:
     return Volume(np.zeros((n, n, n), np.float32), np.full(3, 1.5), low, name)
 
 
-def simulated_entry(structure: Any, rmsf: Any, rng: Any) -> Any:
-    """An entry with a map of 2-4 Å, blurred by the labels, with noise."""
+def simulated_volume(structure: Any, rmsf: Any, rng: Any) -> Any:
+    """A map of 2-4 Å, blurred by the labels (Å), with noise."""
     import numpy as np
     from scipy import ndimage
 
-    from jaxprot.rmsfnet.data import make_entry
     from jaxprot.rmsfnet.simulate import simulate_map
 
     low, high = structure.xyz.min(0) - 12.0, structure.xyz.max(0) + 12.0
-    model = simulate_map(structure, on_grid=cubic(low, high, structure.name))
     shifted = low - rng.uniform(0, 1.5, 3)
     blur = rng.uniform(0.2, 1.0) * 8 * np.pi**2 / 3 * rmsf**2 + rng.uniform(0, 40)
     blurred = structure.with_bfactor(np.minimum(blur, LARGEST_B - 1).astype(np.float32))
-    # One atom without weight holds the number of grid points per atom at that of the largest B factor.
     grid = cubic(shifted, high, structure.name)
     volume = simulate_map(blurred, rng.uniform(2.0, 4.0), bfactors=True, on_grid=grid, max_bfactor=LARGEST_B)
     noise = ndimage.gaussian_filter(rng.normal(size=volume.shape), rng.uniform(0.4, 1.2))
     noise *= rng.uniform(0.0, 0.06) * volume.data.max() / noise.std()
     extent = np.ceil((high - shifted) / 1.5).astype(int)[::-1]
     keep = tuple(slice(0, n) for n in extent)
-    volume = dataclasses.replace(volume, data=(volume.data + noise)[keep])
-    return make_entry(structure, rmsf, volume, simulated=model)
+    return dataclasses.replace(volume, data=(volume.data + noise)[keep])
+
+
+def simulated_entry(structure: Any, rmsf: Any, rng: Any) -> Any:
+    """An entry of a structure with a simulated map."""
+    from jaxprot.rmsfnet.data import make_entry
+    from jaxprot.rmsfnet.simulate import simulate_map
+
+    low, high = structure.xyz.min(0) - 12.0, structure.xyz.max(0) + 12.0
+    model = simulate_map(structure, on_grid=cubic(low, high, structure.name))
+    return make_entry(structure, rmsf, simulated_volume(structure, rmsf, rng), simulated=model)
 
 
 def prepare(folder: pathlib.Path, limit: int | None) -> None:
@@ -146,6 +152,42 @@ def train(args: argparse.Namespace) -> None:
     print(fit(cfg, args.run / args.variant, resume=True, header=header, report=report))
 
 
+def export(run: pathlib.Path, variant: str) -> None:
+    """Writes the best weights of a variant, with the scale that gives ubiquitin the mean RMSF of the ensemble 2K39."""
+    import re
+
+    import numpy as np
+
+    from jaxprot.io.outputs import sha256
+    from jaxprot.io.structures import read_structure
+    from jaxprot.rmsfnet import compare, predict
+    from jaxprot.weights import portable
+
+    tensors, header = portable.load(run / variant / "best.safetensors")
+    flexibility = DATA / "flexibility"
+    structure = read_structure(flexibility / "1ubi.pdb")
+    expected = compare.matched(structure, compare.read_reference(flexibility / "2k39_ca_rmsf.csv"))
+    volume = None
+    if variant != "pdb":
+        from jaxprot.rmsfnet.simulate import simulate_map
+
+        volume = simulate_map(structure, 3.0, bfactors=True)
+    found = predict.load(run / variant / "best.safetensors").predict(structure, volume)
+    alpha = (structure.atom_name == "CA") & (structure.resid[structure.atom_residue] <= 70)
+    rows = structure.atom_residue[alpha]
+    keep = np.isfinite(found.rmsf[alpha]) & np.isfinite(expected[rows])
+    scale = float(expected[rows][keep].mean() / found.rmsf[alpha][keep].mean())
+    meta = {**header, "experiment": "rmsfnet/default", "scale": [scale, 0.0]}
+    path = DEFAULT / ("rmsfnet.safetensors" if variant == "both" else f"rmsfnet-{variant}.safetensors")
+    portable.save(path, tensors, meta)
+    registry = ROOT / "jaxprot" / "weights" / "registry.toml"
+    line = f'file = "default/{path.name}"\n'
+    known = re.escape(line) + r'(sha256 = "[0-9a-f]*"\n)?'
+    registry.write_text(re.sub(known, line + f'sha256 = "{sha256(path)}"\n', registry.read_text()))
+    size = path.stat().st_size / 1e6
+    print(f"{path.name}: {size:.2f} MB, scale {scale:.3f}, step {header['step']}, {header['figures']}")
+
+
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,6 +212,8 @@ def main() -> int:
         parser.error("--run is needed")
     elif args.stage == "train":
         train(args)
+    else:
+        export(args.run, args.variant)
     return 0
 
 
