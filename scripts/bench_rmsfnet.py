@@ -1,11 +1,11 @@
-"""Timings of RMSF-net at its published size: seconds per box, beside the machine's matrix products and PyTorch's layers.
+"""Timings of RMSF-net at its published size: seconds per box, beside matrix products and PyTorch's layers.
 
     python scripts/bench_rmsfnet.py --output bench.json
 
-Boxes go through the network in batches of `--batch`, after compilation. The network needs 18 GFLOP per box; the share of
-the speed that one large matrix product reaches here tells how far the convolutions are from what the machine can do.
+Boxes go through the network in batches of `--batch`, after compilation. The network needs 18 GFLOP per box; the share
+of the speed that one large matrix product reaches here tells how far the convolutions are from what the machine can do.
 Where torch is installed, its own three-dimensional convolutions with the shapes of the published network (which
-evaluates whole boxes, 81 GFLOP) are timed on the same boxes. Random weights: they take the same time.
+evaluates whole boxes, 81 GFLOP) are timed at the same batch. Random weights: they take the same time.
 """
 
 from __future__ import annotations
