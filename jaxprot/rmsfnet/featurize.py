@@ -20,6 +20,7 @@ from jaxprot.rmsfnet.model import BOX, CORE
 
 SPACING = 1.5
 _MARGIN = (BOX - CORE) // 2
+_MOST_VOXELS = 1 << 30
 
 
 def resample(volume: Volume) -> Volume:
@@ -27,10 +28,20 @@ def resample(volume: Volume) -> Volume:
 
     As published, the first and last voxels stay where they are and the spacing counts as exactly 1.5 Å, although it is
     up to a fraction of a voxel per axis off; atoms at the far end may be up to a voxel from their density.
+
+    Raises:
+      InputError: the map is thinner than a voxel of 1.5 Å, or would have more than 2³⁰ of them.
     """
     zoom = np.float32(volume.voxel)[::-1] / SPACING
-    if np.all(np.round(np.array(volume.shape) * zoom) < 1):
-        raise InputError(f"{volume.name}: {volume.shape} voxels of {volume.voxel} Å are less than one of 1.5 Å")
+    shape = np.round(np.array(volume.shape) * zoom.astype(np.float64))
+    size = " x ".join(f"{length:.4g}" for length in volume.cell)
+    if (shape < 1).any():
+        raise InputError(f"{volume.name}: a map of {size} Å is in some direction less than one of 1.5 Å wide")
+    if np.prod(shape) > _MOST_VOXELS:
+        raise InputError(
+            f"{volume.name}: a map of {size} Å has too many voxels of 1.5 Å; cut out the part around the model, or "
+            "correct the size of the voxels"
+        )
     data = volume.data if np.all(zoom == 1) else ndimage.zoom(volume.data, zoom)
     return dataclasses.replace(volume, data=data, voxel=np.full(3, SPACING))
 

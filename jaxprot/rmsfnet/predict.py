@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,19 +55,23 @@ class Predictor:
         return self.runner.pure(_apply)
 
     def cores(self, boxes: Boxes) -> Iterator[np.ndarray]:
-        """Predicted cores (10, 10, 10), log10(RMSF / Å + 1), one after the other; memory is that of a few boxes."""
-        running: collections.deque[tuple[int, Any]] = collections.deque()
+        """Predicted cores (10, 10, 10), log10(RMSF / Å + 1), one after the other; memory is that of a few boxes.
+
+        Boxes without density, which the published network divides by zero, have NaN.
+        """
+        running: collections.deque[tuple[int, np.ndarray, Any]] = collections.deque()
 
         def finish(left: int) -> Iterator[np.ndarray]:
             while len(running) > left:
-                count, out = running.popleft()
-                yield from np.asarray(out)[:count]
+                count, held, out = running.popleft()
+                yield from np.where(held[:, None, None, None], np.asarray(out), np.nan)[:count]
 
         for start in range(0, len(boxes), self.batch):
             numbers = np.arange(start, min(start + self.batch, len(boxes)))
             # The last batch is filled up, so that there is one shape to compile.
             cut = boxes.cut(np.resize(numbers, self.batch))
-            running.append((len(numbers), self.runner(_apply, cut)))
+            held = cut[..., 0].max((1, 2, 3)) > 0
+            running.append((len(numbers), held, self.runner(_apply, cut)))
             yield from finish(_IN_FLIGHT - 1)
         yield from finish(0)
 
@@ -112,6 +116,8 @@ class Predictor:
         else:
             if not featurize.protein_atoms(structure).any():
                 raise InputError(f"{structure.name}: no residue with N, CA, C and O; RMSF-net scores proteins only")
+            if contour is not None:
+                _log.warning("%s: the contour is not used where there is a model", structure.name)
             occupied = featurize.atom_map(structure, grid)
             if not occupied.any():
                 raise InputError(
@@ -152,12 +158,27 @@ class Predictor:
             found.append(core)
             if progress is not None:
                 progress(len(found), len(boxes))
+        empty = sum(bool(np.isnan(core).all()) for core in found)
+        if empty:
+            _log.warning(
+                "%s: %d of %d boxes hold no density; what lies there has no value", boxes.grid.name, empty, len(found)
+            )
         log = featurize.merge(np.stack(found) if found else np.zeros((0, *(CORE,) * 3)), boxes)
         # In float64: 10**y of float32 has its own rounding, and the published numbers are printed with two digits.
         rmsf = self.scale[0] * (10 ** log.astype(np.float64) - 1) + self.scale[1]
         if structure is None:
             limit = contour if contour is not None else float(volume.data.mean() + 3 * volume.data.std())
             rmsf = np.where(boxes.grid.data > limit, rmsf, np.nan)
+        if structure is not None:
+            scored = featurize.protein_atoms(structure)
+            outside = int((scored & ~featurize.atom_voxels(structure, boxes.grid)[1]).sum())
+            if outside:
+                _log.warning(
+                    "%s: %d of %d protein atoms lie outside the map and have no value",
+                    structure.name,
+                    outside,
+                    scored.sum(),
+                )
         return Flexibility.of(boxes.grid.with_data(rmsf, "rmsf"), structure)
 
 
@@ -179,8 +200,7 @@ def load(path: str | os.PathLike, variant: Variant | None = None) -> Predictor:
     kind, tensors, header = inspect.read(path)
     scale = (1.0, 0.0)
     if kind == "safetensors":
-        cfg = RMSFNetConfig(**header.get("config", {}))
-        scale = tuple(header.get("scale", scale))
+        cfg, scale = _told(header, path)
     else:
         cfg = weights.config_of(rename(tensors, weights.OFFICIAL, weights.IGNORED, str(path)))
         if cfg.variant == "map":
@@ -191,3 +211,17 @@ def load(path: str | os.PathLike, variant: Variant | None = None) -> Predictor:
         return Predictor(weights.folded_model(cfg, tensors), scale)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _told(header: Mapping[str, Any], path: pathlib.Path) -> tuple[RMSFNetConfig, tuple[float, float]]:
+    """Sizes and calibration from a header; raises `CheckpointError` where it is of another model."""
+    system = header.get("system", "rmsfnet")
+    if system != "rmsfnet":
+        raise CheckpointError(f"{path}: these are weights of {system}, not of rmsfnet")
+    try:
+        gain, shift = header.get("scale", (1.0, 0.0))
+        return RMSFNetConfig(**header.get("config", {})), (float(gain), float(shift))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its header fits no RMSF-net ({error}); `jaxprot weights inspect` shows it"
+        ) from error

@@ -47,8 +47,9 @@ def published_z(rmsf: np.ndarray, structure: Structure) -> np.ndarray:
     used = np.isfinite(rounded) & (rounded != 0)
     if not used.any():
         return np.full(structure.n_residues, np.nan)
-    spread = rounded[used].std()
-    z = np.where(used, (rounded - rounded[used].mean()) / (spread if spread > 0 else 1.0), np.nan)
+    mean, spread = rounded[used].mean(), rounded[used].std()
+    # Equal values have a spread of rounding errors; the smallest true one of a million atoms is 1e-5.
+    z = np.where(used, (rounded - mean) / (spread if spread > 1e-9 else 1.0), np.nan)
     return residue_means(z, structure)
 
 

@@ -64,13 +64,21 @@ def config_of(tensors: Mapping[str, np.ndarray]) -> RMSFNetConfig:
 
 
 def fold(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Puts each batch normalisation (running statistics, scale, bias) into the convolution before it, in float64."""
+    """Puts each batch normalisation (running statistics, scale, bias) into the convolution before it, in float64.
+
+    Raises:
+      CheckpointError: a part of a normalisation, or its convolution, is missing.
+    """
     out = {name: np.asarray(value) for name, value in tensors.items() if ".norm" not in name}
     for name in tensors:
         match = re.fullmatch(r"(.*)\.norm(\d)\.scale", name)
         if match is None:
             continue
         norm, conv = f"{match[1]}.norm{match[2]}", f"{match[1]}.conv{match[2]}"
+        needed = (*(f"{norm}.{n}" for n in ("bias", "mean", "var")), f"{conv}.kernel", f"{conv}.bias")
+        absent = [n for n in needed if n not in tensors]
+        if absent:
+            raise CheckpointError(f"{name} without {', '.join(absent)}; the file is not complete")
         scale, bias, mean, var = (
             np.asarray(tensors[f"{norm}.{n}"], np.float64) for n in ("scale", "bias", "mean", "var")
         )
