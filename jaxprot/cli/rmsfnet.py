@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,18 +37,41 @@ class MapOptions(Common):
 
     def read(self) -> tuple[Any, Any]:
         """(structure, volume), each None where no file is given."""
-        from jaxprot.io.maps import read_map
-        from jaxprot.io.structures import read_structure
-
         if self.model is None and self.map is None:
             raise InputError("give --model, --map or both")
-        structure = None if self.model is None else read_structure(self.model)
-        return structure, None if self.map is None else read_map(self.map, origin=self.origin, voxel=self.voxel)
+        structure = None if self.model is None else _first_model(self.model)
+        return structure, None if self.map is None else _read_map(self.map, self.origin, self.voxel)
 
     @property
     def files(self) -> list[Path]:
         """Files that are read."""
         return [path for path in (self.model, self.map) if path is not None]
+
+
+def _first_model(path: Path) -> Any:
+    """The structure of a file; says so where it is only the first of several."""
+    from jaxprot.io.structures import read_structure
+
+    structure = read_structure(path, models="all")
+    count = len(set(structure.model.tolist()))
+    if count > 1:
+        logging.getLogger("jaxprot").warning(
+            "%s: the first of its %d models is taken; write an assembly as one model of many chains", path, count
+        )
+    return structure.first_model()
+
+
+def _read_map(path: Path, origin: Any, voxel: float | None = None) -> Any:
+    """A map; a message about its voxels or place names the option that helps."""
+    from jaxprot.io.maps import read_map
+
+    try:
+        return read_map(path, origin=origin, voxel=voxel)
+    except InputError as error:
+        for word, option in (("voxel size", "--voxel ANGSTROM"), ("origin", "--origin header|nstart")):
+            if word in str(error):
+                raise InputError(f"{error} ({option})") from error
+        raise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +124,7 @@ def _flexibility(
         variant = "both" if structure is not None and volume is not None else "map" if structure is None else "pdb"
         name = options.weights
         if name == "default" and variant != "both":
-            name = variant
+            name = f"rmsfnet:{variant}"
         predictor, weights = load(options, "rmsfnet", name)
         timings["load"] = time.perf_counter() - begin
         begin = time.perf_counter()
@@ -289,9 +313,7 @@ def dataset(options: DatasetOptions) -> int:
 
     The RMSF of every atom, after superposition of the heavy atoms on their mean, becomes the target of its voxel.
     """
-    from jaxprot.io.maps import read_map
     from jaxprot.io.outputs import RunDirectory
-    from jaxprot.io.structures import read_structure
     from jaxprot.io.tables import read_table
     from jaxprot.io.trajectories import read_trajectory
     from jaxprot.rmsfnet import targets
@@ -307,16 +329,21 @@ def dataset(options: DatasetOptions) -> int:
     missing = [path for row in entries for path in row[1:] if not (home / path).exists()]
     if missing:
         raise InputError(f"{options.table}: no such file: {', '.join(missing[:5])}")
+    names = [row[0] for row in entries]
+    wrong = sorted({name for name in names if names.count(name) > 1 or not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name)})
+    if wrong or not names:
+        told = f"names {', '.join(map(repr, wrong[:5]))}" if wrong else "no entries"
+        raise InputError(f"{options.table}: {told}; each needs a name of its own of letters, digits and . _ + -")
     run = RunDirectory(options.output, options.overwrite)
     folder = run.folder()
 
     def work(row: tuple[str, ...]) -> Path:
         name, map_, model, trajectory = row
-        structure = read_structure(home / model)
+        structure = _first_model(home / model)
         single = trajectory.lower().endswith((".pdb", ".cif", ".pdb.gz", ".cif.gz", ".ent"))
         frames = read_trajectory(home / trajectory, None if single else home / model)
         values = targets.on_structure(structure, frames)
-        return write_entry(make_entry(structure, values, read_map(home / map_, origin=options.origin), name), folder)
+        return write_entry(make_entry(structure, values, _read_map(home / map_, options.origin), name), folder)
 
     with _warnings():
         outcome = run_many(entries, work, what="entries", debug=options.debug)

@@ -67,8 +67,13 @@ def read_reference(path: str | os.PathLike, topology: str | os.PathLike | None =
         chain = columns.get("chain", np.full(n, "")).astype(str)
         icode = columns.get("icode", np.full(n, "")).astype(str)
         icode = np.where(np.isin(icode, ("nan", "None")), "", icode)
-        rows = zip(chain, columns["resid"], icode, columns[value], strict=True)
-        return {(c, int(r), i): float(v) for c, r, i, v in rows if np.isfinite(float(v))}
+        try:
+            rows = list(zip(chain, map(int, columns["resid"]), icode, map(float, columns[value]), strict=True))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: resid must be whole numbers (insertion codes have a column icode), {value} numbers ({error})"
+            ) from error
+        return {(str(c), r, str(i)): v for c, r, i, v in rows if np.isfinite(v)}
     if topology is None and not name.endswith(SUFFIXES):
         raise InputError(f"{path}: a table (.csv), a file of several models, or a trajectory with --topology")
     trajectory = read_trajectory(path, topology)

@@ -88,9 +88,10 @@ class Predictor:
         """
         variant = self.config.variant
         if variant == "both" and (structure is None or volume is None):
-            have = "model" if volume is None else "map"
+            have, other = ("model", "map") if volume is None else ("map", "model")
             raise InputError(
-                f"these weights read a map and a model, and there is only a {have}; use rmsfnet:{_only(have)}"
+                f"these weights read a map and a model, and there is only a {have}; give a {other} (--{other}), or use "
+                f"weights for a {have} alone (--weights rmsfnet:{'pdb' if have == 'model' else 'map'})"
             )
         if variant == "pdb" and structure is None:
             raise InputError("these weights read a model (--model)")
@@ -180,10 +181,6 @@ class Predictor:
                     scored.sum(),
                 )
         return Flexibility.of(boxes.grid.with_data(rmsf, "rmsf"), structure)
-
-
-def _only(have: str) -> str:
-    return "pdb" if have == "model" else "map"
 
 
 def load(path: str | os.PathLike, variant: Variant | None = None) -> Predictor:

@@ -179,6 +179,8 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 
 def _fits_pdb(structure: Structure) -> bool:
     """Whether the format's columns hold the model's numbers and names."""
-    one = all(len(chain) <= 1 for chain in structure.chain_id)
+    names = all(len(chain) <= 1 for chain in structure.chain_id) and all(len(name) <= 3 for name in structure.res_name)
     numbers = structure.n_residues == 0 or (structure.resid.min() > -1000 and structure.resid.max() < 10000)
-    return bool(one and numbers and structure.n_atoms < 100000)
+    known = structure.xyz[np.isfinite(structure.xyz)]
+    places = known.size == 0 or (known.min() > -1000 and known.max() < 10000)
+    return bool(names and numbers and places and structure.n_atoms < 100000)

@@ -329,9 +329,9 @@ def test_nucleic_acids_ligands_and_residues_without_backbone_are_passed_through(
 def test_what_is_missing_is_named(small, trpcage, density):
     with pytest.raises(InputError, match="give a model, a map, or both"):
         small("both").predict()
-    with pytest.raises(InputError, match="there is only a model; use rmsfnet:pdb"):
+    with pytest.raises(InputError, match="there is only a model; give a map .*--weights rmsfnet:pdb"):
         small("both").predict(trpcage)
-    with pytest.raises(InputError, match="there is only a map; use rmsfnet:map"):
+    with pytest.raises(InputError, match="there is only a map; give a model .*--weights rmsfnet:map"):
         small("both").predict(map=density)
     with pytest.raises(InputError, match="these weights read a model"):
         small("pdb").predict(map=density)
