@@ -109,6 +109,13 @@ class Boxes:
         return CORE * np.stack(np.unravel_index(self.kept, self.tiles, order="F"), 1)
 
     @functools.cached_property
+    def floor(self) -> float:
+        """Densities of channel 0 up to this are none: splines leave traces of the rest of the map in what is empty."""
+        source = self.model if self.first == "model" else self.grid
+        assert source is not None
+        return 1e-6 * max(float(source.data.max()), 0.0)
+
+    @functools.cached_property
     def _padded(self) -> np.ndarray:
         return np.pad(self.grid.data, BOX)
 

@@ -70,7 +70,7 @@ class Predictor:
             numbers = np.arange(start, min(start + self.batch, len(boxes)))
             # The last batch is filled up, so that there is one shape to compile.
             cut = boxes.cut(np.resize(numbers, self.batch))
-            held = cut[..., 0].max((1, 2, 3)) > 0
+            held = cut[..., 0].max((1, 2, 3)) > boxes.floor
             running.append((len(numbers), held, self.runner(_apply, cut)))
             yield from finish(_IN_FLIGHT - 1)
         yield from finish(0)
@@ -97,8 +97,9 @@ class Predictor:
             raise InputError("these weights read a model (--model)")
         if variant == "map" and volume is None:
             raise InputError("these weights read a map (--map)")
-        if volume is not None and not np.any(volume.data):
-            raise InputError(f"{volume.name}: the map is zero everywhere")
+        if volume is not None and variant != "pdb" and not volume.data.max() > 0:
+            what = "negative" if volume.data.any() else "zero"
+            raise InputError(f"{volume.name}: the map is {what} everywhere; is it the right file, and not inverted?")
         model = None if structure is None or variant == "map" else simulate_map(structure)
         grid = model if volume is None else featurize.resample(volume)
         assert grid is not None
