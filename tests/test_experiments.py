@@ -1,16 +1,18 @@
 """Every experiment file makes a configuration, and it fits the network that it names."""
 
 import pytest
+from flax import nnx
 
 from jaxprot.core.errors import InputError
 from jaxprot.proteinmpnn.model import ProteinMPNN
+from jaxprot.rmsfnet.model import RMSFNet
 from jaxprot.thermompnn.model import ThermoMPNN
 from jaxprot.train import config
 from jaxprot.train.optimisers import optimiser, partition, trainable
 from jaxprot.train.schedules import rates
-from jaxprot.weights.module import Blueprint
+from jaxprot.weights.module import UnusedKeys
 
-NETWORKS = {"proteinmpnn": ProteinMPNN, "thermompnn": ThermoMPNN}
+NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN}
 
 
 def experiments():
@@ -30,7 +32,8 @@ def test_experiment(path, tmp_path):
     config.write_config(cfg, tmp_path / "config.yaml", path)
     assert config.read_config(tmp_path / "config.yaml") == cfg
     network = NETWORKS[path.parent.name]
-    params = Blueprint(lambda rngs: network(cfg.task.model, rngs=rngs)).params
+    model = nnx.eval_shape(lambda: network(cfg.task.model, rngs=UnusedKeys()))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     trained, _ = partition(params, trainable(cfg.optim, params))
     optimiser(cfg.optim, trained)
     values = rates(cfg.optim, cfg.steps)
