@@ -205,11 +205,12 @@ def load(path: str | os.PathLike) -> tuple[DEFMap, float]:
     try:
         cfg = DEFMapConfig(**header["config"])
         resolution = float(header.get("resolution", RESOLUTION))
-        return module.assemble(module.Blueprint(lambda rngs: DEFMap(cfg, rngs=rngs)), tensors), resolution  # type: ignore[return-value]
-    except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: its header fits no DEFMap ({error})") from error
+        model: Any = module.assemble(module.Blueprint(lambda rngs: DEFMap(cfg, rngs=rngs)), tensors)
+        return model, resolution
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: its header fits no DEFMap ({error})") from error
 
 
 @dataclasses.dataclass(frozen=True)
