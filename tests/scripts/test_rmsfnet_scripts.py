@@ -10,7 +10,20 @@ from jaxprot.io.structures import read_structure, write_structure
 from jaxprot.rmsfnet.data import make_entry, write_entry
 from jaxprot.rmsfnet.simulate import simulate_map
 
-SCRIPTS = ("rmsfnet_cross_validation",)
+SCRIPTS = ("rmsfnet_cross_validation", "rmsfnet_interpret")
+
+
+@pytest.fixture(autouse=True)
+def _cache_as_before():
+    """The scripts turn on the cache of compiled programs for their process, which here is that of all tests."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    if jax.config.jax_compilation_cache_dir != before:
+        jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()
 
 
 def load(root, name):
@@ -126,3 +139,114 @@ def test_a_short_cross_validation_goes_on_where_it_ended(validation, trpcage, tm
     with pytest.raises(SystemExit):
         validation["main"]([*call, "--seed", "1"])
     assert "made with other settings" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def explaining(root):
+    return load(root, "rmsfnet_interpret")
+
+
+class Linear:
+    """Stands in for a network: every voxel of a core is the sum of the weighted box."""
+
+    batch = 4
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def cores(self, boxes):
+        return np.broadcast_to((boxes * self.weight).sum((1, 2, 3, 4))[:, None, None, None], (len(boxes), 10, 10, 10))
+
+
+@pytest.mark.parametrize("edge", [8, 15])
+def test_occlusion_of_a_sum_is_what_the_cube_held(explaining, edge):
+    rng = np.random.default_rng(0)
+    box, weight = rng.random((40, 40, 40, 2)), rng.random((40, 40, 40, 2))
+    box[:edge, :, :, 1] = 0
+    network, mask = Linear(weight), np.ones((10, 10, 10), bool)
+    assert len(explaining["cubes"](box, edge, 0)) == (-(-40 // edge)) ** 3 > len(explaining["cubes"](box, edge, 1))
+    found = explaining["occlusion"](network, box, mask, edge, network.cores(box[None])[0])
+    held = box * weight
+    for cube in (np.s_[:edge, :edge, :edge], np.s_[edge : 2 * edge, -(40 % edge or edge) :, :edge]):
+        for channel in range(2):
+            here = found[(*cube, channel)]
+            assert here == pytest.approx(np.full(here.shape, held[(*cube, channel)].sum()), rel=1e-4, abs=1e-4)
+
+
+def test_boxes_are_pasted_from_their_cores(explaining):
+    grid, box = np.zeros((50, 12, 30), np.float32), np.random.default_rng(0).random((40, 40, 40))
+    explaining["paste"](grid, box, np.array([20, 0, 10]))
+    assert grid[20, 0, 10] == pytest.approx(box[15, 15, 15])
+    assert grid[49, 11, 29] == 0 and grid[44, 11, 29] == pytest.approx(box[39, 26, 34])
+    assert explaining["shares"]([1.0, 3.0]) == [0.25, 0.75] and explaining["shares"]([0.0]) == [None]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A folded network of width 2 on map and model, drawn by numpy, which compiles nothing."""
+    from jaxprot.rmsfnet import weights
+    from jaxprot.rmsfnet.config import RMSFNetConfig
+    from jaxprot.rmsfnet.model import RMSFNet
+    from jaxprot.weights import module
+
+    cfg, rng = RMSFNetConfig(width=2), np.random.default_rng(3)
+    drawn = {}
+    for key, shape in sorted(module.shapes(module.Blueprint(lambda rngs: RMSFNet(cfg, True, rngs=rngs))).items()):
+        value = rng.random(shape) * np.where(rng.random(shape) < 0.15, -1, 1)
+        drawn[key] = 0.05 * value if key.endswith("bias") else 1.4 * value / np.abs(value).sum((0, 1, 2, 3))
+    return weights.folded_model(cfg, {key: value.astype(np.float32) for key, value in drawn.items()})
+
+
+@pytest.mark.slow
+def test_an_interpretation_from_files_to_files(explaining, tiny, trpcage, example, tmp_path, capsys):
+    import dataclasses
+
+    from flax import nnx
+
+    from jaxprot.io.maps import read_map, write_map
+    from jaxprot.weights import module, portable
+
+    weights = tmp_path / "w.safetensors"
+    header = {"system": "rmsfnet", "config": dataclasses.asdict(tiny.cfg)}
+    portable.save(weights, module.flatten(nnx.state(tiny, nnx.Param)), header)
+    volume = simulate_map(trpcage, 3.0)
+    write_map(volume, tmp_path / "map.mrc")
+    call = ["--model", example("trpcage"), "--weights", weights, "--output", tmp_path / "out", "--cube", 20]
+    call = [*map(str, call), "--boxes", "1"]
+    assert explaining["main"]([*call, "--map", str(tmp_path / "map.mrc")]) == 0
+    told = capsys.readouterr().out
+    assert "| map |" in told and "| model |" in told
+    report = json.loads((tmp_path / "out" / "interpret.json").read_text())
+    for measure in ("gradient_share", "occlusion_share"):
+        assert report["map"][measure] + report["model"][measure] == pytest.approx(1)
+    assert report["occluded_boxes"] == 1 and report["boxes"] >= 1 and report["model"]["removal_change"] > 0
+    for kind in ("gradient", "occlusion"):
+        for channel in ("map", "model"):
+            found = read_map(tmp_path / "out" / f"{kind}_{channel}.mrc")
+            assert found.shape == volume.shape and found.data.any()
+    assert (tmp_path / "out" / "interpret.png").stat().st_size > 1000
+    with pytest.raises(SystemExit) as ended:
+        explaining["main"](call)
+    assert ended.value.code == 2 and "--map" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_finite_differences(explaining, tiny):
+    from jaxprot.rmsfnet.predict import Predictor
+
+    network = explaining["Network"](Predictor(tiny, batch=4))
+    rng = np.random.default_rng(0)
+    box, mask = rng.random((40, 40, 40, 2)).astype(np.float32), rng.random((10, 10, 10)) < 0.3
+    largest = (20, 21, 22)
+    box[(*largest, 0)] = 2  # and stays the largest when others are scaled
+    found = network.gradient_times_input(box, mask)
+    assert found[(*largest, 0)] == 0 and found.any((0, 1, 2)).all()
+    # Scaled down a whole channel changes the sum by the gradient times input, to first order.
+    for channel in range(2):
+        scale = np.where(np.arange(2) == channel, 0.002, 0.0).astype(np.float32)
+        part = np.zeros((40, 40, 40, 1), np.float32)
+        part[10:30, 10:30, 10:30] = 1
+        part[largest] = 0
+        less, more = network.cores(np.stack([box * (1 - scale * part), box * (1 + scale * part)]))
+        change = float((more - less)[mask].sum(dtype=np.float64)) / 0.004
+        assert (found * part)[..., channel].sum() == pytest.approx(change, rel=0.05, abs=0.02)
