@@ -111,7 +111,7 @@ def predict(options: PredictOptions) -> int:
 
 
 def _flexibility(
-    options: MapOptions, method: str, structure: Any, volume: Any, contour: float | None, timings: dict[str, float]
+    options: MapOptions, method: Any, structure: Any, volume: Any, contour: float | None, timings: dict[str, float]
 ) -> tuple[Any, dict[str, Any] | None]:
     """Prediction by a method, and what `run.json` says of its weights."""
     begin = time.perf_counter()
@@ -273,7 +273,7 @@ def compare(options: CompareOptions) -> int:
     write_table(columns, home / "compare", options.format)
     own = comparison.keys(structure)
     values["reference"] = comparison.matched(structure, reference)
-    used_rows = np.isfinite(np.stack(list(values.values()))).any(0)
+    used_rows = np.asarray(np.isfinite(np.stack(list(values.values()))).any(0))
     table: dict[str, Any] = {
         "chain": np.array([key[0] for key in own]),
         "resid": structure.resid,

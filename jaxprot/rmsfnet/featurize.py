@@ -32,7 +32,7 @@ def resample(volume: Volume) -> Volume:
     Raises:
       InputError: the map is thinner than a voxel of 1.5 Å, or would have more than 2³⁰ of them.
     """
-    zoom = np.float32(volume.voxel)[::-1] / SPACING
+    zoom = volume.voxel.astype(np.float32)[::-1] / np.float32(SPACING)  # in the published precision
     shape = np.round(np.array(volume.shape) * zoom.astype(np.float64))
     size = " x ".join(f"{length:.4g}" for length in volume.cell)
     if (shape < 1).any():
@@ -65,8 +65,8 @@ def atom_voxels(structure: Structure, grid: Volume) -> tuple[np.ndarray, np.ndar
       (N, 3) int64 indices z, y, x (cut towards zero, as published), and (N,) bool, True inside the map.
     """
     place = ((structure.xyz.astype(np.float64) - grid.origin) / SPACING)[:, ::-1]
-    inside = ((place > -1) & (place < np.array(grid.shape))).all(1)
-    return np.where(inside[:, None], place, 0).astype(np.int64), inside
+    inside = np.all((place > -1) & (place < np.array(grid.shape)), axis=1)
+    return np.where(inside[:, None], place, 0).astype(np.int64), np.asarray(inside)
 
 
 def atom_map(structure: Structure, grid: Volume) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.core.structure import Structure
 from jaxprot.core.volume import Volume
-from jaxprot.io.maps import read_map
+from jaxprot.io.maps import Origin, read_map
 from jaxprot.io.structures import read_structure
 from jaxprot.nn.runner import Runner
 from jaxprot.rmsfnet import featurize, weights
@@ -135,7 +135,7 @@ class Predictor:
         map: Volume | str | os.PathLike | None = None,  # noqa: A002
         *,
         contour: float | None = None,
-        origin: str = "sum",
+        origin: Origin = "sum",
         progress: Callable[[int, int], None] | None = None,
     ) -> Flexibility:
         """Flexibility of every atom of a model, or of every voxel of a map above a contour.
@@ -169,6 +169,7 @@ class Predictor:
         # In float64: 10**y of float32 has its own rounding, and the published numbers are printed with two digits.
         rmsf = self.scale[0] * (10 ** log.astype(np.float64) - 1) + self.scale[1]
         if structure is None:
+            assert volume is not None
             limit = contour if contour is not None else float(volume.data.mean() + 3 * volume.data.std())
             rmsf = np.where(boxes.grid.data > limit, rmsf, np.nan)
         if structure is not None:
