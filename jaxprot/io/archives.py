@@ -1,6 +1,8 @@
 """Packed archives of protein chains: npz files of concatenated arrays, heavy atoms only."""
 
 import os
+import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +36,7 @@ def read_chains(path: str | os.PathLike) -> list[ArchivedChain]:
         names = np.array([str(name) for name in z["atom_names"]], "U4")
         residue_names = np.array([str(name) for name in z["res_names"]], "U5")
         return [_chain(z, i, starts, atom_starts, names, residue_names) for i in range(len(starts) - 1)]
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a chain archive ({error}); expected the arrays of its README") from error
 
 

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -103,7 +105,7 @@ def read_entry(path: str | os.PathLike) -> Entry:
     try:
         with np.load(path) as z:
             return Entry(pathlib.Path(path).stem, *(z[name] for name in ("map", "model", "voxels", "target")))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not an entry of a flexibility data set ({error})") from error
 
 

@@ -84,7 +84,6 @@ def test_what_is_no_archive(chains, tmp_path):
         read_chains(tmp_path / "wrong.npz")
 
 
-@pytest.mark.xfail(reason="errors of zipfile and zlib are not turned into a message yet", strict=False)
 @pytest.mark.parametrize("damage", ["cut", "bits", "empty"])
 def test_damaged_archives(chains, tmp_path, damage):
     path = pack(chains, tmp_path / "damaged.npz")

@@ -107,7 +107,6 @@ def test_what_is_no_entry(structure, rmsf, tmp_path):
         _ = data.FlexibilityTask(str(tmp_path / "empty"), str(tmp_path)).entries
 
 
-@pytest.mark.xfail(reason="errors of zipfile and zlib are not turned into a message yet", strict=False)
 @pytest.mark.parametrize("damage", ["cut", "bits", "empty"])
 def test_damaged_entries(entry, tmp_path, damage):
     path = data.write_entry(entry, tmp_path)
