@@ -11,9 +11,9 @@ Three measures, each of the predicted log10(RMSF / Å + 1) of the voxels that ho
   density changes the normalisation of the box too, as it would in the network.
 - removal: the same when the whole channel is 0, and the correlation of what is then predicted with the full prediction.
 
-Occlusion takes up to 1024 evaluations per box of two channels, so it is done for `--boxes` boxes, evenly chosen (0:
-all). Written are interpret.json, gradient_CHANNEL.mrc (summed over boxes), occlusion_CHANNEL.mrc (mean over the boxes
-that were occluded, 0 where there is none), and interpret.png.
+Occlusion takes up to 1024 evaluations per box of two channels, so it is done for `--boxes` boxes, those with the
+most atoms (0: all). Written are interpret.json, gradient_CHANNEL.mrc (summed over boxes), occlusion_CHANNEL.mrc (mean
+over the boxes that were occluded, 0 where there is none), and interpret.png.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def interpret(
     maps = {f"{kind}_{name}": np.zeros(shape, np.float32) for kind in ("gradient", "occlusion") for name in names}
     covered = np.zeros(shape, np.float32)
     padded = np.pad(occupied, [(0, CORE)] * 3)
-    few = len(boxes) if most == 0 else min(most, len(boxes))
-    chosen = set(np.unique(np.linspace(0, len(boxes) - 1, few).astype(int)).tolist())
+    counts = [padded[tuple(slice(c, c + CORE) for c in corner)].sum() for corner in boxes.corners]
+    chosen = set(np.argsort(counts, kind="stable")[::-1][: most or len(boxes)].tolist())
     predicted: list[np.ndarray] = []
     removed: dict[str, list[np.ndarray]] = {name: [] for name in names}
     size, signed, hidden = (np.zeros(len(names)) for _ in range(3))
