@@ -317,3 +317,14 @@ def test_wrong_tables_of_a_dataset(run, triple, tmp_path):
     assert "names 'a'; each needs a name of its own" in message(head, f"a,{row}", f"a,{row}")
     assert "names '../a'" in message(head, f"../a,{row}")
     assert "no entries" in message(head)
+
+
+def test_weights_that_do_not_ship_name_what_to_do(run, fold, tmp_path):
+    from jaxprot.weights import registry
+
+    if "rmsfnet:pdb" in registry.entries():
+        pytest.skip("this version ships them")
+    done = run("rmsfnet", "predict", "--model", fold("short.pdb", 20), "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "--weights" in done.err and "--method anm" in done.err
+    assert not (tmp_path / "out").exists()
