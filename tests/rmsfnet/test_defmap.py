@@ -136,6 +136,7 @@ def test_prediction_does_not_depend_on_the_batch():
     assert defmap.predict(model, prepared, one.voxels[:0]).shape == (0,)
 
 
+@pytest.mark.slow
 def test_a_run_on_the_training_engine(tmp_path):
     for part, seeds in (("train", (0, 1)), ("val", (2,))):
         (tmp_path / part).mkdir()
