@@ -15,8 +15,8 @@ from flax import nnx
 from jaxtyping import PRNGKeyArray
 
 from jaxprot.core.buckets import bucket_length
-from jaxprot.core.errors import InputError
 from jaxprot.core.residues import ALPHABET
+from jaxprot.io.archives import read_chains
 from jaxprot.io.structures import read_structure
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.decoding import decoding_order, rank_of
@@ -39,37 +39,21 @@ def read_chain_archive(path: str | pathlib.Path) -> list[Features]:
     Raises:
       InputError: the file is missing or not such an archive.
     """
-    try:
-        with np.load(path) as archive:
-            z = {name: archive[name] for name in archive.files}
-        start, atom_start = z["chain_res_start"], z["res_atom_start"]
-        names = [str(n) for n in z["atom_names"]]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a chain archive ({error}); expected the arrays of structures/README.md"
-        ) from error
-    residues = len(atom_start) - 1
-    residue_of_atom = np.repeat(np.arange(residues), np.diff(atom_start))
-    chain_of_residue = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    xyz = np.full((residues, 4, 3), np.nan, np.float32)
-    for column, name in enumerate(_BACKBONE):
-        atoms = np.flatnonzero(z["atom_name"] == names.index(name))
-        where = residue_of_atom[atoms]
-        xyz[where, column] = (z["center"][chain_of_residue[where]] + z["xyz"][atoms].astype(np.int32)) / 100.0
-    letters = np.array([ALPHABET.index(c) for c in z["res_letters"]], np.int32)[z["res_type"]]
     out = []
-    for first, last in zip(start[:-1], start[1:], strict=True):
-        x, number = xyz[first:last], z["res_number"][first:last].astype(np.int64)
+    for structure, _ in read_chains(path):
+        n, number = structure.n_residues, structure.resid.astype(np.int64)
+        x = np.full((n, 4, 3), np.nan, np.float32)
+        for column, name in enumerate(_BACKBONE):
+            atoms = structure.atom_name == name
+            x[structure.atom_residue[atoms], column] = structure.xyz[atoms]
         bond = np.linalg.norm(x[1:, 0] - x[:-1, 2], axis=-1)
         jump = np.clip(np.diff(number), 1, 1000)
         step = np.where(bond > _LONGEST_BOND, jump, 1)
-        n = last - first
-        mask = np.isfinite(x).all((1, 2)).astype(np.float32)
         out.append(
             Features(
                 X=np.nan_to_num(x),
-                S=letters[first:last],
-                mask=mask,
+                S=np.array([ALPHABET.index(letter) for letter in structure.letters], np.int32),
+                mask=np.isfinite(x).all((1, 2)).astype(np.float32),
                 residue_idx=np.concatenate([[0], np.cumsum(step)]).astype(np.int32),
                 chain_encoding=np.ones(n, np.int32),
                 design=np.ones(n, np.float32),
