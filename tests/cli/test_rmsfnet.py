@@ -11,6 +11,7 @@ from jaxprot.io.maps import read_map, write_map
 from jaxprot.io.structures import read_structure, write_structure
 from jaxprot.io.tables import read_table, write_table
 from jaxprot.rmsfnet.simulate import simulate_map
+from jaxprot.weights import registry
 
 MODEL = {"atoms.csv", "residues.csv", "rmsf.pdb", "rmsf_z.pdb", "trace.png", "view.pml", "view.cxc", "run.json"}
 ATOMS = ["serial", "name", "element", "altloc", "chain", "resid", "icode", "resname", "rmsf_angstrom"]
@@ -328,3 +329,56 @@ def test_weights_that_do_not_ship_name_what_to_do(run, fold, tmp_path):
     assert done.code == 2
     assert "--weights" in done.err and "--method anm" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def _register(monkeypatch, path):
+    """Only `rmsfnet` is registered, as the file `path`; with None nothing is."""
+    entry = path and registry.Entry(
+        name="rmsfnet", system="rmsfnet", licence="", citation="", description="", file=path
+    )
+    monkeypatch.setattr(registry, "entries", lambda: {"rmsfnet": entry} if entry else {})
+
+
+def _check_demo(done, out):
+    assert (done.code, done.err) == (0, "")
+    assert names(out) == MODEL | {"rmsf.mrc", "inputs"}
+    assert names(out / "inputs") == {"ubiquitin.pdb", "ubiquitin.mrc"}
+    structure, residues = read_structure(out / "inputs" / "ubiquitin.pdb"), read_table(out / "residues.csv")
+    assert structure.n_residues == 76 and "H" not in structure.element
+    rmsf = residues["rmsf_angstrom"]
+    assert np.isfinite(read_table(out / "atoms.csv")["rmsf_angstrom"]).all() and np.ptp(rmsf) > 0
+    lines = done.out.splitlines()
+    rows = [line.split() for line in lines if line.endswith(("loosest", "stiffest"))]
+    assert len(rows) == 10
+    for row, extreme in ((rows[0], np.argmax(rmsf)), (rows[-1], np.argmin(rmsf))):
+        assert row[0] == residues["resname"][extreme] and row[2] == f"{rmsf[extreme]:.2f}"
+    assert f"mean {rmsf.mean():.2f} Å" in done.out
+
+
+def test_demo(run, tmp_path, monkeypatch):
+    if "rmsfnet" not in registry.entries():
+        pytest.skip("no weights named rmsfnet ship with this version")
+    monkeypatch.chdir(tmp_path)
+    _check_demo(run("demo", "rmsfnet"), tmp_path / "jaxprot-demo" / "rmsfnet")
+
+
+def test_demo_with_random_weights(run, weights, tmp_path, monkeypatch):
+    _register(monkeypatch, str(weights("both")))
+    out = tmp_path / "demo"
+    _check_demo(run("demo", "rmsfnet", "-o", out), out)
+    volume = read_map(out / "inputs" / "ubiquitin.mrc")
+    structure = read_structure(out / "inputs" / "ubiquitin.pdb")
+    clean = simulate_map(structure, 3.0, on_grid=volume)
+    noise = volume.data - clean.data
+    np.testing.assert_allclose(noise.std() / clean.data.max(), 0.04, rtol=0.01)
+    before = (out / "atoms.csv").read_bytes()
+    (out / "atoms.csv").write_text("old")
+    assert run("demo", "rmsfnet", "-o", out).code == 0  # again: its own results are replaced, by the same
+    assert (out / "atoms.csv").read_bytes() == before
+
+
+def test_demo_without_weights_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    _register(monkeypatch, None)
+    done = run("demo", "rmsfnet", "-o", tmp_path / "demo")
+    assert done.code == 2 and "no weights of rmsfnet are registered" in done.err
+    assert not (tmp_path / "demo").exists()
