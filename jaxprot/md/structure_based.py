@@ -10,12 +10,13 @@ One bead per residue, at its alpha carbon. The energy has its minimum at the str
 
 after Clementi, Nymeyer & Onuchic, J. Mol. Biol. 298:937 (2000), doi 10.1006/jmbi.2000.3693, with ε = 1 kcal/mol.
 Contacts are residues more than three apart with heavy atoms within 4.5 Å. Departures from the paper: angles are
-harmonic in the cosine (no singular gradient; the same curvature); the repulsion of other pairs is the contact's own
+harmonic in the cosine (no singular gradient; the same curvature); a dihedral fades where one of its angles is straight
+and the torsion has no meaning (without this some chains blow up); the repulsion of other pairs is the contact's own
 wall, cut at its minimum s = min(4.5 Å, r₀), so that native forces vanish exactly, and acts between pairs that are
 natively within 8 Å (10 Å changes nothing that can be seen above noise); the ends of a chain break are held by a spring
 of 0.5 ε/Å², since residues that a model lacks join them.
 
-The default temperature is 300 K (kT = 0.6 ε), about half of the folding temperature of such models: proteins stay
+The default temperature is 300 K (kT = 0.6 ε), 0.6 of the folding temperature (ubiquitin: kT = 1.0 ε): proteins stay
 folded, and ε sets the scale of RMSF. Masses and friction are chosen for fast sampling; averages do not depend on them,
 and times mean nothing.
 """
