@@ -81,6 +81,7 @@ def _crop(x: Array, held: Span, wanted: Span) -> Array:
     return x[:, part, part, part]
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _upsample(x: Array, held: Span, wanted: Span, size: int) -> Array:
     """Values at `wanted` of the doubled grid from those at `held` of a grid of `size`."""
     matrix = upsampling(size)[wanted.start : wanted.stop]
@@ -94,6 +95,23 @@ def _upsample(x: Array, held: Span, wanted: Span, size: int) -> Array:
         low, high = (jnp.take(x, index - held.start, axis=axis) for index in (left, right))
         x = low + (high - low) * fraction
     return x
+
+
+def _upsample_forward(x, held, wanted, size):
+    return _upsample(x, held, wanted, size), None
+
+
+def _upsample_backward(held, wanted, size, _, grad):
+    """Products with the transposed matrix; differentiation would scatter, which is slow on CPU."""
+    matrix = jnp.asarray(upsampling(size)[wanted.start : wanted.stop, held.start : held.stop], grad.dtype)
+    for axis in (1, 2, 3):
+        shape = grad.shape
+        lines = grad.reshape(int(np.prod(shape[:axis])), shape[axis], -1)
+        grad = jnp.einsum("wh,nwk->nhk", matrix, lines).reshape(*shape[:axis], matrix.shape[1], *shape[axis + 1 :])
+    return (grad,)
+
+
+_upsample.defvjp(_upsample_forward, _upsample_backward)
 
 
 class Conv(nnx.Module):

@@ -21,6 +21,19 @@ def test_stacked_equals_native(taps):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.parametrize(("size", "c", "o"), [((5, 4, 35), 6, 7), ((5, 4, 36), 8, 8), ((4, 5, 24), 32, 6)])
+def test_derivatives_of_long_lines_equal_native(size, c, o):
+    """Long lines of few channels, and of many to few, have products of their own."""
+    x = jax.random.normal(jax.random.key(0), (2, *size, c))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, c, o)) / np.sqrt(27 * c)
+
+    def derivatives(function):
+        return jax.jit(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel))), argnums=(0, 1)))(x, kernel)
+
+    for a, b in zip(derivatives(stacked), derivatives(native), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+
+
 def test_padding_is_of_zeros_on_the_side_that_is_asked_for():
     x = jax.random.normal(jax.random.key(0), (1, 5, 5, 5, 2))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 2, 3))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxprot.rmsfnet import model, weights
 from jaxprot.rmsfnet.config import RMSFNetConfig
-from jaxprot.rmsfnet.model import BOX, NODES, RMSFNet, Span, needed, upsampling
+from jaxprot.rmsfnet.model import BOX, NODES, RMSFNet, Span, _upsample, needed, upsampling
 from jaxprot.weights.convert import fill, rename
 
 
@@ -117,6 +117,20 @@ def test_upsampling_keeps_both_ends_and_straight_lines():
     matrix = upsampling(5)
     np.testing.assert_allclose(matrix @ np.arange(5), np.linspace(0, 4, 10), atol=1e-12)
     np.testing.assert_allclose(matrix.sum(1), 1)
+
+
+def test_upsampling_of_a_crop_and_its_derivative_are_products_with_the_matrix():
+    held, wanted, size = Span(1, 5), Span(3, 9), 5
+    matrix = upsampling(size)[3:9, 1:5].astype(np.float32)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4, 3))
+    weight = jax.random.normal(jax.random.key(1), (2, 6, 6, 6, 3))
+
+    def expected(x):
+        return jnp.einsum("ia,jb,kc,nabcz->nijkz", *[jnp.asarray(matrix)] * 3, x)
+
+    found, back = jax.vjp(lambda x: _upsample(x, held, wanted, size), x)
+    np.testing.assert_allclose(found, expected(x), atol=1e-5)
+    np.testing.assert_allclose(back(weight)[0], jax.vjp(expected, x)[1](weight)[0], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
