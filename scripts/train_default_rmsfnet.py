@@ -1,17 +1,23 @@
 """Train the shipped RMSF-nets: a stand-in for the published weights, from structures alone.
 
-    python scripts/train_default_rmsfnet.py prepare --data runs/flexibility
-    python scripts/train_default_rmsfnet.py train --data runs/flexibility --run runs/rmsfnet --variant both
+    python scripts/simulate_fluctuations.py --output runs/fluctuations
+    python scripts/train_default_rmsfnet.py prepare --data runs/flexibility --simulated runs/fluctuations
+    python scripts/train_default_rmsfnet.py train --data runs/flexibility --run runs/rmsfnet --variant pdb
+    python scripts/train_default_rmsfnet.py train --data runs/flexibility --run runs/rmsfnet --variant both --start pdb
     python scripts/train_default_rmsfnet.py export --data runs/flexibility --run runs/rmsfnet --variant both
 
-There are no fluctuations of molecular dynamics to learn from here. The label of an atom joins its crystallographic B
-factor with the fluctuation of its residue in a Gaussian network model, both as shares of the chain's mean:
+There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part as a
+share of its mean over the chain:
 
-    RMSF = 0.7 Å * sqrt(0.6 B / <B> + 0.4 GNM / <GNM>)
+    RMSF = L * sqrt(0.5 B + 0.3 S + 0.2 N)
 
-(GNM alone where B factors are not refined). The map of an entry is simulated at 2-4 Å from the chain in a random
-orientation, each atom blurred by a random share of the B factor that its label stands for, with noise. `JAXPROT_DATA`
-names the folder with `structures/`. `export` calibrates the scale on the ubiquitin ensemble 2K39 (`flexibility/`).
+B is the atom's crystallographic B factor, S the mean squared fluctuation of its residue in a structure-based
+simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), N the mean of those by the anisotropic
+network, the parameter-free Gaussian network and the contact number. L is the chain's fluctuation in the simulation, in
+Å. Where a part is missing, the others fill its share. The map of an entry is simulated at 2-4 Å from the chain in a
+random orientation, each atom blurred by a random share of the fluctuation that B and N tell of, with noise; a quarter
+of the maps are blurred evenly. `JAXPROT_DATA` names the folder with `structures/`. `export` calibrates the scale on the
+ubiquitin ensemble 2K39 (`flexibility/`).
 """
 
 from __future__ import annotations
@@ -29,25 +35,78 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "data"))
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
-REFERENCE = 0.7  # Å: root mean square of the labels of a chain
-SHARE = 0.6  # of the B factor in the label
+REFERENCE = 0.9  # Å: L of chains that were not simulated, about the median of the others
+LEVELS = 0.6, 1.6  # Å: L is kept between them
+SHARE_B, SHARE_SIMULATED = 0.5, 0.6  # of B in the label, of S in the rest
+LARGEST_SHARE = 16.0  # of one residue in the mean of its chain, so that a loose end does not make all others stiff
+BLURRED = 0.7 / 0.9  # share of the label without S that blurs the map
+UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
 
 
-def labels(structure: Any, refined: bool) -> Any:
-    """RMSF label of every atom in Å."""
+def share(squared: Any) -> Any:
+    """Squared fluctuations as shares of their mean, a missing one as the mean."""
+    import numpy as np
+
+    squared = np.where(np.isfinite(squared), squared, np.nanmean(squared))
+    out = np.minimum(squared / squared.mean(), LARGEST_SHARE)
+    return out / out.mean()
+
+
+def network_share(structure: Any) -> Any:
+    """N: squared fluctuation of each residue from contacts alone."""
     import numpy as np
 
     from jaxprot.rmsfnet import baselines
 
-    network = np.square(baselines.rmsf(structure, "gnm").astype(np.float64))
-    network = np.where(np.isfinite(network), network, np.nanmean(network))
-    network = np.minimum(network / network.mean(), 8.0)[structure.atom_residue]
+    atoms = baselines.alpha_carbons(structure)
+    free = np.full(structure.n_residues, np.nan)
+    free[structure.atom_residue[atoms]] = parameter_free(structure.xyz[atoms].astype(np.float64))
+    parts = [np.square(baselines.rmsf(structure, method).astype(np.float64)) for method in ("anm", "contact")]
+    return sum(share(part) for part in (*parts, free)) / 3
+
+
+def labels(structure: Any, refined: bool, simulated: Any = None) -> Any:
+    """RMSF label of every atom in Å.
+
+    Args:
+      structure: a chain.
+      refined: whether its B factors count.
+      simulated: (R,) RMSF of its residues in Å in a simulation, if there is one.
+    """
+    import numpy as np
+
+    network, level = network_share(structure), REFERENCE
+    if simulated is not None and np.isfinite(simulated).any():
+        squared = np.square(simulated.astype(np.float64))
+        squared = np.minimum(squared, LARGEST_SHARE * np.nanmean(squared))
+        level = float(np.clip(np.sqrt(np.nanmean(squared)), *LEVELS))
+        network = SHARE_SIMULATED * share(squared) + (1 - SHARE_SIMULATED) * network
+    network = network[structure.atom_residue]
     if not refined:
-        return REFERENCE * np.sqrt(network)
+        return level * np.sqrt(network)
     low, high = np.percentile(structure.bfactor, [0.5, 99.5])
     blur = np.clip(structure.bfactor.astype(np.float64), max(low, 1.0), high)
-    return REFERENCE * np.sqrt(SHARE * blur / blur.mean() + (1 - SHARE) * network)
+    return level * np.sqrt(SHARE_B * blur / blur.mean() + (1 - SHARE_B) * network)
+
+
+def parameter_free(xyz: Any) -> Any:
+    """Mean squared fluctuations of the parameter-free Gaussian network: all pairs of residues are joined by springs.
+
+    Their constants fall with the squared distance (Yang, Song & Jernigan, PNAS 2009, doi 10.1073/pnas.0902159106).
+
+    Args:
+      xyz: (n, 3) alpha carbons in Å.
+
+    Returns:
+      (n,) in arbitrary units.
+    """
+    import numpy as np
+
+    n = len(xyz)
+    squared = np.maximum(np.square(xyz[:, None] - xyz[None]).sum(-1), 1.0) + np.diag(np.full(n, np.inf))
+    kirchhoff = np.diag((1 / squared).sum(1)) - 1 / squared
+    return np.diag(np.linalg.inv(kirchhoff + 1 / n)) - 1 / n
 
 
 def moved(structure: Any, rng: Any) -> Any:
@@ -79,7 +138,8 @@ def simulated_volume(structure: Any, rmsf: Any, rng: Any) -> Any:
 
     low, high = structure.xyz.min(0) - 12.0, structure.xyz.max(0) + 12.0
     shifted = low - rng.uniform(0, 1.5, 3)
-    blur = rng.uniform(0.2, 1.0) * 8 * np.pi**2 / 3 * rmsf**2 + rng.uniform(0, 40)
+    share = rng.uniform(0.2, 1.0) * (rng.uniform() > UNIFORM)
+    blur = share * 8 * np.pi**2 / 3 * rmsf**2 + rng.uniform(0, 40)
     blurred = structure.with_bfactor(np.minimum(blur, LARGEST_B - 1).astype(np.float32))
     grid = cubic(shifted, high, structure.name)
     volume = simulate_map(blurred, rng.uniform(2.0, 4.0), bfactors=True, on_grid=grid, max_bfactor=LARGEST_B)
@@ -90,17 +150,27 @@ def simulated_volume(structure: Any, rmsf: Any, rng: Any) -> Any:
     return dataclasses.replace(volume, data=(volume.data + noise)[keep])
 
 
-def simulated_entry(structure: Any, rmsf: Any, rng: Any) -> Any:
-    """An entry of a structure with a simulated map."""
+def simulated_entry(structure: Any, rmsf: Any, blur: Any, rng: Any) -> Any:
+    """An entry of a structure with a map that is blurred by other fluctuations than it is labelled with."""
     from jaxprot.rmsfnet.data import make_entry
     from jaxprot.rmsfnet.simulate import simulate_map
 
     low, high = structure.xyz.min(0) - 12.0, structure.xyz.max(0) + 12.0
     model = simulate_map(structure, on_grid=cubic(low, high, structure.name))
-    return make_entry(structure, rmsf, simulated_volume(structure, rmsf, rng), simulated=model)
+    return make_entry(structure, rmsf, simulated_volume(structure, blur, rng), simulated=model)
 
 
-def prepare(folder: pathlib.Path, limit: int | None) -> None:
+def fluctuations(folder: pathlib.Path | None, part: str) -> dict[str, Any]:
+    """RMSF of residues by name of the chain, from `simulate_fluctuations.py`."""
+    import numpy as np
+
+    if folder is None:
+        return {}
+    with np.load(folder / f"{part}.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int | None, reverse: bool = False) -> None:
     """Writes an entry for each chain; those that are there already are kept."""
     import numpy as np
 
@@ -112,35 +182,43 @@ def prepare(folder: pathlib.Path, limit: int | None) -> None:
     for part in ("val", "train"):
         home = folder / part
         home.mkdir(parents=True, exist_ok=True)
-        chains = read_chains(DATA / "structures" / f"{part}.npz")[:limit]
-        for number, (structure, refined) in enumerate(chains):
+        chains, simulated = read_chains(DATA / "structures" / f"{part}.npz")[:limit], fluctuations(simulations, part)
+        for number, (structure, refined) in list(enumerate(chains))[:: -1 if reverse else 1]:
             if (home / f"{structure.name}.npz").exists():
                 continue
             rng = np.random.default_rng([number, part == "train"])
             try:
-                rmsf = labels(structure, refined)
-                write_entry(simulated_entry(moved(structure, rng), rmsf, rng), home)
+                rmsf = labels(structure, refined, simulated.get(structure.name))
+                write_entry(
+                    simulated_entry(moved(structure, rng), rmsf, BLURRED * labels(structure, refined), rng), home
+                )
             except InputError as error:
                 print(f"left out: {error}")
             if number % 50 == 0:
                 print(f"{time.time() - started:6.0f} s  {part} {number} of {len(chains)}", flush=True)
 
 
-def config(folder: pathlib.Path, variant: str) -> Any:
-    """The run of a variant."""
+def config(folder: pathlib.Path, variant: str, start: pathlib.Path | None = None) -> Any:
+    """The run of a variant; one that starts from weights takes smaller steps."""
     from jaxprot.train.config import load_experiment
 
     cfg = load_experiment(ROOT / "experiments" / "rmsfnet" / "default.py")
     model = dataclasses.replace(cfg.task.model, variant=variant)
     task = dataclasses.replace(cfg.task, train=str(folder / "train"), val=str(folder / "val"), model=model)
-    return dataclasses.replace(cfg, task=task)
+    if start is None:
+        return dataclasses.replace(cfg, task=task)
+    task = dataclasses.replace(task, weights=str(start))
+    return dataclasses.replace(cfg, task=task, optim=dataclasses.replace(cfg.optim, lr=2e-3))
 
 
 def train(args: argparse.Namespace) -> None:
     """One run, resumed if the folder holds a checkpoint."""
     from jaxprot.train.loop import fit
 
-    cfg = config(args.data, args.variant)
+    start = args.start
+    if start is not None and not start.is_file():
+        start = args.run / start / "best.safetensors"
+    cfg = config(args.data, args.variant, start)
     if args.steps:
         cfg = dataclasses.replace(cfg, steps=args.steps)
     started = time.time()
@@ -195,8 +273,13 @@ def main() -> int:
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the entries")
     parser.add_argument("--run", type=pathlib.Path, help="folder of the runs")
     parser.add_argument("--variant", choices=["both", "map", "pdb"], default="both")
+    parser.add_argument(
+        "--start", type=pathlib.Path, help="weights to start from: a variant that is trained, or a file"
+    )
     parser.add_argument("--steps", type=int, help="instead of the experiment's")
+    parser.add_argument("--simulated", type=pathlib.Path, help="folder of simulate_fluctuations.py, for prepare")
     parser.add_argument("--limit", type=int, help="prepare only so many chains of each part")
+    parser.add_argument("--reverse", action="store_true", help="prepare from the end, for a second process")
     parser.add_argument("--cache", type=pathlib.Path, help="of compiled programs; default: in jaxprot's cache folder")
     args = parser.parse_args()
 
@@ -207,7 +290,7 @@ def main() -> int:
     jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if args.stage == "prepare":
-        prepare(args.data, args.limit)
+        prepare(args.data, args.simulated, args.limit, args.reverse)
     elif args.run is None:
         parser.error("--run is needed")
     elif args.stage == "train":

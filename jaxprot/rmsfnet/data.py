@@ -27,8 +27,10 @@ from jaxprot.rmsfnet.config import RMSFNetConfig
 from jaxprot.rmsfnet.featurize import SPACING
 from jaxprot.rmsfnet.model import BOX, CORE, RMSFNet
 from jaxprot.rmsfnet.simulate import simulate_map
+from jaxprot.rmsfnet.weights import trainable
 from jaxprot.train.data import Batch, ShuffledBatches
 from jaxprot.train.task import Mean
+from jaxprot.weights import registry
 
 _ROTATIONS = 24
 
@@ -71,14 +73,32 @@ def make_entry(
     grid = volume if np.all(volume.voxel == SPACING) else featurize.resample(volume)
     simulated = simulated if simulated is not None else simulate_map(structure)
     boxes = featurize.Boxes(grid, simulated, "model", np.zeros(0, np.int64))
+    voxels, target = targets(structure, rmsf, grid)
+    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target)
+
+
+def targets(structure: Structure, rmsf: np.ndarray, grid: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels that hold scored atoms with a value, and what the network learns there.
+
+    Args:
+      structure: the model.
+      rmsf: (N,) Å; NaN for atoms without a value.
+      grid: with the network's spacing.
+
+    Returns:
+      (n, 3) int16 voxels z, y, x, and (n,) float32 mean log10(RMSF / Å + 1) of the atoms in each.
+
+    Raises:
+      InputError: no scored atom with a value lies inside the map.
+    """
     index, inside = featurize.atom_voxels(structure, grid)
     used = inside & featurize.protein_atoms(structure) & np.isfinite(rmsf) & (rmsf >= 0)
     if not used.any():
-        raise InputError(f"{structure.name}: no protein atom with a fluctuation lies inside the map {volume.name}")
+        raise InputError(f"{structure.name}: no protein atom with a fluctuation lies inside the map {grid.name}")
     flat, place = np.unique(np.ravel_multi_index(index[used].T, grid.shape), return_inverse=True)
     target = np.bincount(place, np.log10(np.asarray(rmsf, np.float64)[used] + 1)) / np.bincount(place)
     voxels = np.stack(np.unravel_index(flat, grid.shape), 1).astype(np.int16)
-    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target.astype(np.float32))
+    return voxels, target.astype(np.float32)
 
 
 def write_entry(entry: Entry, folder: str | os.PathLike) -> pathlib.Path:
@@ -130,6 +150,11 @@ class FlexibilityTask:
       size: boxes per step.
       core: central voxels (per axis) of a box that are trained on; the published 10, or more targets for the work of a
         box (the encoder sees all 40 in any case).
+      least: boxes with fewer voxels to learn are not trained on; cores of corners cost as much as full ones.
+      shift: each core is displaced by a random number of voxels below this on every axis, so that pooling meets a
+        protein in every phase; 0 for the published tiling.
+      weights: to start from, a file (ours or a published one) or a registered name such as `rmsfnet:pdb`; none starts
+        from scratch.
       held: entries of `val` that are evaluated, evenly chosen.
       rotations: rotate boxes by one of the 24 rotations of a cube.
       monitor: mean over the entries of the Pearson correlation of RMSF over their voxels.
@@ -140,13 +165,17 @@ class FlexibilityTask:
     model: RMSFNetConfig = RMSFNetConfig()
     size: int = 16
     core: int = CORE
+    least: int = 1
+    shift: int = 0
+    weights: str | None = None
     held: int = 40
     rotations: bool = True
     monitor: str = "pearson"
 
     def files(self) -> tuple[str, ...]:
         """Data files."""
-        return tuple(map(str, (*_listed(self.train), *_listed(self.val))))
+        start = [] if self.weights is None else [registry.resolve(self.weights, "rmsfnet")[0]]
+        return tuple(map(str, (*_listed(self.train), *_listed(self.val), *start)))
 
     @functools.cached_property
     def entries(self) -> list[Entry]:
@@ -163,29 +192,39 @@ class FlexibilityTask:
     @functools.cached_property
     def _tiles(self) -> np.ndarray:
         """(boxes, 4): entry and first voxel of the core of each box with a target."""
-        return tiles(self.entries, self.core)
+        return tiles(self.entries, self.core, self.least)
+
+    @property
+    def _shifts(self) -> int:
+        return max(self.shift, 1)
 
     @functools.cached_property
     def _batches(self) -> ShuffledBatches:
         return ShuffledBatches(len(self._tiles), self.size, "drop")
 
     def build(self, key: PRNGKeyArray) -> RMSFNet:
-        """An initialised network."""
+        """A network, from `weights` if there are some."""
+        if self.weights is not None:
+            return trainable(self.model, registry.resolve(self.weights, "rmsfnet")[0], nnx.Rngs(key))
         return RMSFNet(self.model, rngs=nnx.Rngs(key))
 
     def batches(self, step: int, seed: int) -> Batch:
-        """Boxes, each with a rotation."""
+        """Boxes, each with a rotation and a displacement."""
         shape, members, size = self._batches(step, seed)
-        turns = np.random.default_rng([seed, step]).integers(0, _ROTATIONS if self.rotations else 1, len(members))
-        return Batch(shape, members * _ROTATIONS + turns, size)
+        rng = np.random.default_rng([seed, step])
+        turns = rng.integers(0, _ROTATIONS if self.rotations else 1, len(members))
+        shifts = rng.integers(0, self._shifts**3, len(members))
+        return Batch(shape, (members * _ROTATIONS + turns) * self._shifts**3 + shifts, size)
 
     def load(self, shape: Any, members: np.ndarray) -> dict[str, np.ndarray]:
         """Boxes, targets and where they count."""
         boxes, targets = [], []
         for member in members:
-            tile, turn = divmod(int(member), _ROTATIONS)
+            rest, shift = divmod(int(member), self._shifts**3)
+            tile, turn = divmod(rest, _ROTATIONS)
             number, *corner = self._tiles[tile]
-            box, target = cut(self.entries[number], np.array(corner), self.core, self.model)
+            place = np.array(corner) + np.unravel_index(shift, (self._shifts,) * 3) - self._shifts // 2
+            box, target = cut(self.entries[number], place, self.core, self.model)
             boxes.append(rotate(box, turn))
             targets.append(rotate(target, turn))
         target = np.stack(targets)
@@ -243,11 +282,15 @@ def _listed(folder: str) -> list[pathlib.Path]:
     return paths
 
 
-def tiles(entries: list[Entry], core: int) -> np.ndarray:
-    """(boxes, 4) entry and first voxel z, y, x of every core that holds a target; cores tile each map from voxel 0."""
+def tiles(entries: list[Entry], core: int, least: int = 1) -> np.ndarray:
+    """(boxes, 4) entry and first voxel z, y, x of every core with at least so many targets.
+
+    Cores tile each map from voxel 0. An entry without such a core gives the one with the most targets.
+    """
     rows = []
     for number, entry in enumerate(entries):
-        corners = np.unique(entry.voxels // core * core, axis=0)
+        corners, count = np.unique(entry.voxels // core * core, axis=0, return_counts=True)
+        corners = corners[count >= min(least, count.max())]
         rows.append(np.column_stack([np.full(len(corners), number), corners]))
     return np.concatenate(rows).astype(np.int64)
 

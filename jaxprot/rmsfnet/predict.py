@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import logging
 import os
-import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,11 @@ from jaxprot.io.maps import Origin, read_map
 from jaxprot.io.structures import read_structure
 from jaxprot.nn.runner import Runner
 from jaxprot.rmsfnet import featurize, weights
-from jaxprot.rmsfnet.config import RMSFNetConfig, Variant
+from jaxprot.rmsfnet.config import Variant
 from jaxprot.rmsfnet.featurize import Boxes
 from jaxprot.rmsfnet.model import CORE, RMSFNet
 from jaxprot.rmsfnet.results import Flexibility
 from jaxprot.rmsfnet.simulate import simulate_map
-from jaxprot.weights import inspect
-from jaxprot.weights.convert import fill, rename
 
 _log = logging.getLogger(__name__)
 _BATCH = 4  # boxes at once: 100 MB of activations each at the published width
@@ -195,32 +191,8 @@ def load(path: str | os.PathLike, variant: Variant | None = None) -> Predictor:
     Raises:
       CheckpointError: not such weights, or damaged.
     """
-    path = pathlib.Path(path)
-    kind, tensors, header = inspect.read(path)
-    scale = (1.0, 0.0)
-    if kind == "safetensors":
-        cfg, scale = _told(header, path)
-    else:
-        cfg = weights.config_of(rename(tensors, weights.OFFICIAL, weights.IGNORED, str(path)))
-        if cfg.variant == "map":
-            told: Variant = "pdb" if path.stem.startswith(("sim", "pdb")) else "map"
-            cfg = dataclasses.replace(cfg, variant=variant or told)
-        tensors = fill(weights.shapes(cfg), tensors, weights.OFFICIAL, weights.IGNORED, str(path))
+    cfg, tensors, scale = weights.read(path, variant)
     try:
         return Predictor(weights.folded_model(cfg, tensors), scale)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def _told(header: Mapping[str, Any], path: pathlib.Path) -> tuple[RMSFNetConfig, tuple[float, float]]:
-    """Sizes and calibration from a header; raises `CheckpointError` where it is of another model."""
-    system = header.get("system", "rmsfnet")
-    if system != "rmsfnet":
-        raise CheckpointError(f"{path}: these are weights of {system}, not of rmsfnet")
-    try:
-        gain, shift = header.get("scale", (1.0, 0.0))
-        return RMSFNetConfig(**header.get("config", {})), (float(gain), float(shift))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: its header fits no RMSF-net ({error}); `jaxprot weights inspect` shows it"
-        ) from error

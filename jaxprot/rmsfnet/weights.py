@@ -1,19 +1,24 @@
-"""Where the tensors of the published RMSF-net checkpoints go, and batch normalisation put into the convolutions."""
+"""Weights of RMSF-net: where the tensors of the published files go, files read, batch normalisation folded away."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxprot.core.errors import CheckpointError
-from jaxprot.rmsfnet.config import RMSFNetConfig
+from jaxprot.rmsfnet.config import RMSFNetConfig, Variant
 from jaxprot.rmsfnet.model import RMSFNet
-from jaxprot.weights import module
-from jaxprot.weights.convert import Rule
+from jaxprot.weights import inspect, module
+from jaxprot.weights.convert import Rule, fill, rename
 
 _EPSILON = 1e-5
 _STATISTICS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
@@ -93,3 +98,77 @@ def folded_model(cfg: RMSFNetConfig, tensors: Mapping[str, np.ndarray]) -> RMSFN
     """The network for prediction from tensors in our names, with or without batch normalisation."""
     blueprint = module.Blueprint(lambda rngs: RMSFNet(cfg, folded=True, rngs=rngs))
     return module.assemble(blueprint, fold(tensors))
+
+
+def read(
+    path: str | os.PathLike, variant: Variant | None = None
+) -> tuple[RMSFNetConfig, dict[str, np.ndarray], tuple[float, float]]:
+    """Weights of this library, or a published `.pth` file.
+
+    Args:
+      path: the file.
+      variant: what a published file of one channel reads; told by its name (`sim_model.pth`, `exp_model.pth`) if None.
+
+    Returns:
+      Sizes, tensors in our names, and the calibration of RMSF in Å: gain and shift.
+
+    Raises:
+      CheckpointError: not such weights, or damaged.
+    """
+    path = pathlib.Path(path)
+    kind, tensors, header = inspect.read(path)
+    if kind == "safetensors":
+        sizes, scale = _told(header, path)
+        return sizes, tensors, scale
+    cfg = config_of(rename(tensors, OFFICIAL, IGNORED, str(path)))
+    if cfg.variant == "map":
+        told: Variant = "pdb" if path.stem.startswith(("sim", "pdb")) else "map"
+        cfg = dataclasses.replace(cfg, variant=variant or told)
+    return cfg, fill(shapes(cfg), tensors, OFFICIAL, IGNORED, str(path)), (1.0, 0.0)
+
+
+def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RMSFNet:
+    """The network with batch normalisation, to train on from weights.
+
+    Weights for one input may start the network for both: they become those of the model's channel (of the map's, if
+    they read a map), and the other channel starts with small random ones.
+
+    Raises:
+      CheckpointError: not such weights, of another width, for both inputs where one is wanted, or without batch
+        normalisation.
+    """
+    source, tensors, _ = read(path)
+    name = "conv0_0.conv1.kernel"
+    tensors = {key: np.asarray(value, np.float32) for key, value in tensors.items()}
+    if cfg.variant == "both" and source.variant != "both":
+        fresh = np.asarray(jax.random.normal(rngs.params(), tensors[name].shape)) * 0.1 * tensors[name].std()
+        pair = (tensors[name], fresh) if source.variant == "map" else (fresh, tensors[name])
+        tensors[name] = np.concatenate(pair, axis=3)
+    expected = shapes(cfg)
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += [key for key in expected.keys() & tensors.keys() if expected[key] != tensors[key].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: cannot start a network of width {cfg.width} for {cfg.variant}; {len(wrong)} tensors do not fit "
+            f"({', '.join(wrong[:5])}); these are weights of width {source.width} for {source.variant}"
+        )
+    model = RMSFNet(cfg, rngs=rngs)
+    graphdef, state = nnx.split(model)
+    leaves = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(tensors[".".join(str(k.key) for k in path)], leaf.dtype), nnx.to_pure_dict(state)
+    )
+    return nnx.merge(graphdef, leaves)
+
+
+def _told(header: Mapping[str, Any], path: pathlib.Path) -> tuple[RMSFNetConfig, tuple[float, float]]:
+    """Sizes and calibration from a header; raises `CheckpointError` where it is of another model."""
+    system = header.get("system", "rmsfnet")
+    if system != "rmsfnet":
+        raise CheckpointError(f"{path}: these are weights of {system}, not of rmsfnet")
+    try:
+        gain, shift = header.get("scale", (1.0, 0.0))
+        return RMSFNetConfig(**header.get("config", {})), (float(gain), float(shift))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its header fits no RMSF-net ({error}); `jaxprot weights inspect` shows it"
+        ) from error

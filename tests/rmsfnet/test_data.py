@@ -166,6 +166,76 @@ def test_every_target_is_in_one_tile(entry, core):
         assert min(count) > 0 and sum(count) == len(entry.voxels)
 
 
+def test_boxes_with_few_targets_are_left_out(entry):
+    every, some = data.tiles([entry], 10), data.tiles([entry], 10, least=20)
+    count = [np.isfinite(data.cut(entry, corner, 10, RMSFNetConfig())[1]).sum() for corner in every[:, 1:]]
+    assert 0 < len(some) == sum(n >= 20 for n in count) < len(every)
+    assert len(data.tiles([entry, entry], 10, least=10**6)) == 2  # the fullest box of each entry stays
+
+
+def test_displaced_boxes_hold_their_targets(folders):
+    task = data.FlexibilityTask(str(folders / "train"), str(folders / "val"), core=10, shift=5, rotations=False, size=4)
+    members = task.batches(3, 1).members
+    shifts = [member % 125 for member in members.tolist()]
+    assert len(set(shifts)) > 1 and all(member // 125 % 24 == 0 for member in members.tolist())
+    batch = task.load(None, members)
+    places = data.tiles(task.entries, 10)
+    for row, (member, shift) in enumerate(zip(members.tolist(), shifts, strict=True)):
+        number, *corner = places[member // (125 * 24)]
+        moved = np.array(corner) + np.array(np.unravel_index(shift, (5, 5, 5))) - 2
+        box, target = data.cut(task.entries[number], moved, 10, task.model)
+        np.testing.assert_array_equal(batch["boxes"][row], box)
+        np.testing.assert_array_equal(batch["mask"][row] > 0, np.isfinite(target))
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """Weights of a small network for a model alone, and their tensors."""
+    from flax import nnx
+
+    from jaxprot.rmsfnet.model import RMSFNet
+    from jaxprot.weights import portable
+
+    abstract = nnx.eval_shape(lambda: RMSFNet(RMSFNetConfig(variant="pdb", width=2), rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(1)
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(abstract)))
+    tensors = {
+        ".".join(str(k.key) for k in path): np.abs(rng.normal(size=leaf.shape)).astype(np.float32)
+        for path, leaf in leaves
+    }
+    path = tmp_path_factory.mktemp("weights") / "pdb.safetensors"
+    portable.save(path, tensors, {"system": "rmsfnet", "config": {"variant": "pdb", "width": 2}})
+    return path, tensors
+
+
+def test_training_starts_from_weights_of_one_input(folders, started, key):
+    from flax import nnx
+
+    path, tensors = started
+    task = data.FlexibilityTask(
+        str(folders / "train"), str(folders / "val"), model=RMSFNetConfig(width=2), weights=str(path)
+    )
+    assert str(path) in task.files()
+    model = task.build(key)
+    first = np.asarray(model.conv0_0.conv1.kernel[...])
+    np.testing.assert_array_equal(first[..., 1:, :], tensors["conv0_0.conv1.kernel"])
+    assert 0 < np.abs(first[..., 0, :]).max() < np.abs(first[..., 1, :]).max()
+    np.testing.assert_array_equal(model.conv2_1.norm2.var[...], tensors["conv2_1.norm2.var"])
+    alike = dataclasses.replace(task, model=RMSFNetConfig(variant="map", width=2)).build(key)
+    np.testing.assert_array_equal(alike.conv0_0.conv1.kernel[...], tensors["conv0_0.conv1.kernel"])
+    assert nnx.state(alike, nnx.BatchStat)
+
+
+def test_weights_of_another_width_do_not_start(folders, started, key):
+    from jaxprot.core.errors import CheckpointError
+
+    task = data.FlexibilityTask(
+        str(folders / "train"), str(folders / "val"), model=RMSFNetConfig(width=3), weights=str(started[0])
+    )
+    with pytest.raises(CheckpointError, match="cannot start a network of width 3 for both.*width 2 for pdb"):
+        task.build(key)
+
+
 def test_targets_lie_at_their_atoms(entry):
     number, *corner = data.tiles([entry], 10)[0]
     for variant, channels in (("both", 2), ("map", 1), ("pdb", 1)):
