@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from jaxprot._version import __version__
 
 if TYPE_CHECKING:  # the names below, for type checkers and editors
-    from jaxprot import core, io, ops, plots, proteinmpnn, thermompnn, train, weights
+    from jaxprot import core, io, ops, plots, proteinmpnn, rmsfnet, thermompnn, train, weights
     from jaxprot.citations import cite
     from jaxprot.core.errors import CheckpointError, DownloadError, InputError, JaxprotError, OutputError
     from jaxprot.core.structure import Structure
+    from jaxprot.core.volume import Volume
+    from jaxprot.io.maps import read_map, write_map
     from jaxprot.io.structures import read_structure, write_structure
     from jaxprot.loading import load
 
@@ -27,14 +29,17 @@ _NAMES = {
     "cite": "jaxprot.citations",
     "read_structure": "jaxprot.io.structures",
     "write_structure": "jaxprot.io.structures",
+    "read_map": "jaxprot.io.maps",
+    "write_map": "jaxprot.io.maps",
     "Structure": "jaxprot.core.structure",
+    "Volume": "jaxprot.core.volume",
     "JaxprotError": "jaxprot.core.errors",
     "InputError": "jaxprot.core.errors",
     "CheckpointError": "jaxprot.core.errors",
     "DownloadError": "jaxprot.core.errors",
     "OutputError": "jaxprot.core.errors",
 }
-_MODULES = ("core", "io", "ops", "plots", "proteinmpnn", "thermompnn", "train", "weights")
+_MODULES = ("core", "io", "ops", "plots", "proteinmpnn", "rmsfnet", "thermompnn", "train", "weights")
 
 __all__ = [
     "CheckpointError",
@@ -43,6 +48,7 @@ __all__ = [
     "JaxprotError",
     "OutputError",
     "Structure",
+    "Volume",
     "__version__",
     "cite",
     "core",
@@ -51,10 +57,13 @@ __all__ = [
     "ops",
     "plots",
     "proteinmpnn",
+    "read_map",
     "read_structure",
+    "rmsfnet",
     "thermompnn",
     "train",
     "weights",
+    "write_map",
     "write_structure",
 ]
 

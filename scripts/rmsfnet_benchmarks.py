@@ -4,9 +4,11 @@
 
 Validation chains with refined B factors: per chain the Pearson correlation of alpha carbons' values with sqrt(B), for
 the network that reads map and model, its variants for one of them, and ANM, GNM and contact number. The maps are made
-as in training: blurred by a random share of what the labels stand for, so they tell something of the B factors, as
-experimental maps do; the variant `pdb` and the three methods see the model alone. Ubiquitin: against the RMSF of the
-ensemble 2K39. `JAXPROT_DATA` names the folder with `structures/` and `flexibility/`.
+as in training: blurred by a random share of what B factors and elastic networks tell, so they tell something of the B
+factors, as experimental maps do. `even map` is the network for both with a map in which all atoms are equally sharp;
+the variant `pdb` and the three methods see the model alone. Ubiquitin: against the RMSF of the ensemble 2K39, with a
+map at 3 Å blurred by the crystal's B factors, and an even one. `JAXPROT_DATA` names
+the folder with `structures/` and `flexibility/`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 METHODS = ("gnm", "anm", "contact")
+EVEN = "even map"
 LABELS = {"rmsfnet": "map and model", "rmsfnet:map": "map", "rmsfnet:pdb": "model"}
 
 
@@ -44,18 +47,21 @@ def predictors(names: list[str]) -> dict[str, Any]:
     return out
 
 
-def values(structure: Any, volume: Any, networks: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Value of the alpha carbon of each residue by every method."""
+def values(structure: Any, volume: Any, even: Any, networks: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Value of the alpha carbon of each residue by every method; those for both also with an even map."""
     from jaxprot.rmsfnet import baselines
 
     alpha = structure.atom_name == "CA"
     out = {}
     for name, predictor in networks.items():
         variant = predictor.config.variant
-        found = predictor.predict(structure, None if variant == "pdb" else volume)
-        one = np.full(structure.n_residues, np.nan)
-        one[structure.atom_residue[alpha]] = found.rmsf[alpha]
-        out[name] = one
+        maps = {name: None if variant == "pdb" else volume}
+        if variant == "both":
+            maps[f"{name}, {EVEN}"] = even
+        for row, one in maps.items():
+            found = predictor.predict(structure, one)
+            out[row] = np.full(structure.n_residues, np.nan)
+            out[row][structure.atom_residue[alpha]] = found.rmsf[alpha]
     for method in METHODS:
         out[method] = baselines.rmsf(structure, method)
     return out
@@ -93,17 +99,19 @@ def main(argv: list[str] | None = None) -> int:
     chains = [chain for chain in read_chains(data / "structures" / "val.npz") if chain.has_bfactor][: args.limit]
     for number, (structure, refined) in enumerate(chains):
         rng = np.random.default_rng([number, 2])
-        rmsf = training["labels"](structure, refined)
+        rmsf = training["BLURRED"] * training["labels"](structure, refined)
         turned = training["moved"](structure, rng)
         volume = training["simulated_volume"](turned, rmsf, rng)
+        even = simulate_map(turned, 3.0, on_grid=volume)
         target = np.full(structure.n_residues, np.nan)
         alpha = structure.atom_name == "CA"
         target[structure.atom_residue[alpha]] = np.sqrt(structure.bfactor[alpha])
-        for name, found in values(turned, volume, networks).items():
+        for name, found in values(turned, volume, even, networks).items():
             rows.setdefault(name, []).append(pearson(found, target))
     structure = read_structure(data / "flexibility" / "1ubi.pdb")
     reference = compare.matched(structure, compare.read_reference(data / "flexibility" / "2k39_ca_rmsf.csv"))
-    ubiquitin = values(structure, simulate_map(structure, 3.0, bfactors=True), networks)
+    blurred = simulate_map(structure, 3.0, bfactors=True)
+    ubiquitin = values(structure, blurred, simulate_map(structure, 3.0), networks)
     body = structure.resid <= 70
     report: dict[str, Any] = {"chains": len(chains), "methods": {}}
     print(f"| method | reads | r with sqrt(B), {len(chains)} val chains (mean, sd) | 2K39 all | 2K39 residues 1-70 |")
@@ -113,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         part = pearson(np.where(body, ubiquitin[name], np.nan), reference)
         mean, spread = float(np.nanmean(found)), float(np.nanstd(found))
         report["methods"][name] = {"bfactor": mean, "sd": spread, "2k39": whole, "2k39_1_70": part, "each": found}
-        reads = LABELS.get(name, "model")
+        reads = LABELS.get(name.removesuffix(f", {EVEN}"), "model")
         print(f"| {name} | {reads} | {mean:.3f} ({spread:.3f}) | {whole:.3f} | {part:.3f} |")
     write_json(args.output / "benchmarks.json", report)
     return 0

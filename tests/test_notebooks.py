@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxprot.weights import registry
-
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NEEDS = {"rmsfnet": "rmsfnet"}  # notebook -> weights whose entry in the registry it waits for
 
 
 def cells_of_notebook(path):
@@ -54,9 +51,6 @@ def test_notebook_runs(path, root, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    needed = NEEDS.get(path.stem)
-    if needed is not None and needed not in registry.entries():
-        pytest.skip(f"no weights named {needed} ship with this version")
     # The kernel is a process of its own, in a folder of its own.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own

@@ -125,7 +125,6 @@ def _flexibility(
         name = options.weights
         if name == "default":
             name = "rmsfnet" if variant == "both" else f"rmsfnet:{variant}"
-            _check_registered(name)
         predictor, weights = load(options, "rmsfnet", name)
         timings["load"] = time.perf_counter() - begin
         begin = time.perf_counter()
@@ -133,16 +132,6 @@ def _flexibility(
             result = predictor.predict(structure, volume, contour=contour, progress=progress)
     timings["compute"] = time.perf_counter() - begin
     return result, weights
-
-
-def _check_registered(name: str) -> None:
-    from jaxprot.weights import registry
-
-    if name not in registry.entries():
-        raise InputError(
-            f"no weights named {name} ship with this version; give a published file with --weights (exp_sim_model.pth "
-            "reads map and model, exp_model.pth a map, sim_model.pth a model), or --method anm, gnm or contact"
-        )
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ def list_weights(options: ListOptions) -> int:
         return 0
     cells = [("name", "state", "MB", "licence", "description")]
     for row in rows:
-        state = ("shipped" if row.file else "fetched") if row.is_present else ("missing" if row.file else "to fetch")
+        absent = "missing" if row.file else "by hand" if row.page else "to fetch"
+        state = ("shipped" if row.file else "fetched") if row.is_present else absent
         size = row.path.stat().st_size / 1e6 if row.is_present else row.megabytes
         cells.append((row.name, state, f"{size:.1f}" if size else "", row.licence, row.description))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]

@@ -170,10 +170,11 @@ class Flexibility:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
+    """Where the colours end: loose ends would take the whole scale, and leave the rest in one colour."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return 0.0, 1.0
-    low, high = np.percentile(known, [2, 98])
+    low, high = np.percentile(known, [5, 90])
     return float(low), float(high)
 
 

@@ -117,14 +117,22 @@ def read(
     """
     path = pathlib.Path(path)
     kind, tensors, header = inspect.read(path)
+    name, scale = path.stem, (1.0, 0.0)
     if kind == "safetensors":
         sizes, scale = _told(header, path)
-        return sizes, tensors, scale
-    cfg = config_of(rename(tensors, OFFICIAL, IGNORED, str(path)))
+        if sizes is not None:
+            return sizes, tensors, scale
+        # A published file that `jaxprot weights convert` wrote in our names; it tells where it came from.
+        name = pathlib.PurePath(str(header.get("source", {}).get("file", name))).stem
+        cfg = config_of(tensors)
+    else:
+        cfg = config_of(rename(tensors, OFFICIAL, IGNORED, str(path)))
     if cfg.variant == "map":
-        told: Variant = "pdb" if path.stem.startswith(("sim", "pdb")) else "map"
+        told: Variant = "pdb" if name.startswith(("sim", "pdb")) else "map"
         cfg = dataclasses.replace(cfg, variant=variant or told)
-    return cfg, fill(shapes(cfg), tensors, OFFICIAL, IGNORED, str(path)), (1.0, 0.0)
+    if kind != "safetensors":
+        tensors = fill(shapes(cfg), tensors, OFFICIAL, IGNORED, str(path))
+    return cfg, tensors, scale
 
 
 def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RMSFNet:
@@ -160,14 +168,15 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
     return nnx.merge(graphdef, leaves)
 
 
-def _told(header: Mapping[str, Any], path: pathlib.Path) -> tuple[RMSFNetConfig, tuple[float, float]]:
-    """Sizes and calibration from a header; raises `CheckpointError` where it is of another model."""
+def _told(header: Mapping[str, Any], path: pathlib.Path) -> tuple[RMSFNetConfig | None, tuple[float, float]]:
+    """Sizes (None if it tells none) and calibration from a header; `CheckpointError` where it is of another model."""
     system = header.get("system", "rmsfnet")
     if system != "rmsfnet":
         raise CheckpointError(f"{path}: these are weights of {system}, not of rmsfnet")
     try:
         gain, shift = header.get("scale", (1.0, 0.0))
-        return RMSFNetConfig(**header.get("config", {})), (float(gain), float(shift))
+        sizes = RMSFNetConfig(**header["config"]) if "config" in header else None
+        return sizes, (float(gain), float(shift))
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: its header fits no RMSF-net ({error}); `jaxprot weights inspect` shows it"

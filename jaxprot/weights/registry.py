@@ -33,6 +33,8 @@ class Entry:
       description: one line.
       file: path below `jaxprot/weights` of a shipped file.
       url: where a published file is fetched.
+      page: where users fetch a published file by hand, ...
+      member: ... and what it is called there.
       sha256: hash of the file, where known.
       megabytes: about how large, where known.
       converter: `module:TABLE`, the rules from the file's names to ours; empty for files in our own layout.
@@ -45,20 +47,23 @@ class Entry:
     description: str
     file: str = ""
     url: str = ""
+    page: str = ""
+    member: str = ""
     sha256: str = ""
     megabytes: float = 0.0
     converter: str = ""
 
     def __post_init__(self):
-        if bool(self.file) == bool(self.url):
-            raise ValueError(f"{self.name}: an entry has either a file or a url")
+        if [bool(self.file), bool(self.url), bool(self.page)].count(True) != 1 or bool(self.page) != bool(self.member):
+            raise ValueError(f"{self.name}: an entry has either a file, a url, or a page with a member")
 
     @property
     def path(self) -> Path:
         """Where the file is, or will be after it has been fetched."""
         if self.file:
             return _HERE / self.file
-        return cache_directory() / "weights" / self.name.replace(":", "-") / self.url.rpartition("/")[2]
+        name = self.member or self.url.rpartition("/")[2]
+        return cache_directory() / "weights" / self.name.replace(":", "-") / name
 
     @property
     def is_present(self) -> bool:
@@ -132,7 +137,8 @@ def fetch(entry: Entry) -> Path:
 
     Raises:
       InputError: a shipped file is not in this installation.
-      DownloadError: no connection, a web page or pointer instead of the file, or a wrong checksum.
+      DownloadError: no connection, a web page or pointer instead of the file, a wrong checksum, or a file that is only
+        to be fetched by hand.
       CheckpointError: the file in the cache has changed since it was fetched.
     """
     path = entry.path
@@ -141,6 +147,14 @@ def fetch(entry: Entry) -> Path:
             raise InputError(
                 f"{entry.name}: its file {entry.file} is not in this installation; reinstall jaxprot, or name other "
                 "weights (`jaxprot weights list`)"
+            )
+        _verify(entry, path, entry.sha256)
+        return path
+    if entry.page:
+        if not path.is_file():
+            raise DownloadError(
+                f"{entry.name}: download {entry.member} by hand from {entry.page} (licence {entry.licence}) and save "
+                f"it as {path}, or give the file with --weights"
             )
         _verify(entry, path, entry.sha256)
         return path

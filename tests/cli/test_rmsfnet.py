@@ -320,14 +320,23 @@ def test_wrong_tables_of_a_dataset(run, triple, tmp_path):
     assert "no entries" in message(head)
 
 
-def test_weights_that_do_not_ship_name_what_to_do(run, fold, tmp_path):
-    from jaxprot.weights import registry
+def test_shipped_weights_follow_the_input(run, fold, density, tmp_path):
+    """Without --weights those for a model alone, a map alone, or both."""
+    files = {"pdb": ["--model", fold("short.pdb", 20)], "map": ["--map", density, "--contour", "1.5"]}
+    for variant, arguments in files.items():
+        done = run("rmsfnet", "predict", *arguments, "-o", tmp_path / variant)
+        assert (done.code, done.err) == (0, "")
+        record = json.loads((tmp_path / variant / "run.json").read_text())
+        assert record["weights"]["name"] == f"rmsfnet:{variant}"
+    assert (read_table(tmp_path / "pdb" / "atoms.csv")["rmsf_angstrom"] > 0).all()
 
-    if "rmsfnet:pdb" in registry.entries():
-        pytest.skip("this version ships them")
-    done = run("rmsfnet", "predict", "--model", fold("short.pdb", 20), "-o", tmp_path / "out")
-    assert done.code == 2
-    assert "--weights" in done.err and "--method anm" in done.err
+
+def test_published_weights_by_name_tell_where_to_fetch_them(run, fold, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXPROT_CACHE", str(tmp_path / "cache"))
+    arguments = ["--model", fold("short.pdb", 20), "--weights", "official-pdb", "-o", tmp_path / "out"]
+    done = run("rmsfnet", "predict", *arguments)
+    assert done.code != 0
+    assert "sim_model.pth" in done.err and "10.6084/m9.figshare.25893670" in done.err
     assert not (tmp_path / "out").exists()
 
 
@@ -356,8 +365,6 @@ def _check_demo(done, out):
 
 
 def test_demo(run, tmp_path, monkeypatch):
-    if "rmsfnet" not in registry.entries():
-        pytest.skip("no weights named rmsfnet ship with this version")
     monkeypatch.chdir(tmp_path)
     _check_demo(run("demo", "rmsfnet"), tmp_path / "jaxprot-demo" / "rmsfnet")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxprot
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.core.volume import Volume
 from jaxprot.io.maps import read_map
@@ -15,6 +16,7 @@ from jaxprot.io.structures import read_structure
 from jaxprot.rmsfnet import featurize, predict, results
 from jaxprot.rmsfnet.config import RMSFNetConfig
 from jaxprot.rmsfnet.simulate import simulate_map
+from jaxprot.weights import inspect
 
 # our variant -> name in the stored results
 OFFICIAL = {"both": "pdb_plus_cryoem", "map": "only_cryoem", "pdb": "only_pdb"}
@@ -382,3 +384,7 @@ def test_published_files_of_one_channel_are_told_by_their_name(goldens, writer, 
     writer.write(tmp_path / name, OrderedDict(described), tensors)
     assert predict.load(tmp_path / name).config == RMSFNetConfig(variant=variant, width=4)
     assert predict.load(tmp_path / name, "map").config.variant == "map"
+    assert jaxprot.load(tmp_path / name).config.variant == variant
+    # The converted file remembers what it was called.
+    inspect.convert(tmp_path / name, tmp_path / "ours.safetensors")
+    assert jaxprot.load(tmp_path / "ours.safetensors").config == RMSFNetConfig(variant=variant, width=4)

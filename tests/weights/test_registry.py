@@ -140,8 +140,8 @@ def test_every_entry_is_complete():
         assert name.partition(":")[0] in (item.system, f"{item.system}-d")
         assert item.licence
         assert item.citation.startswith("10.")
-        assert item.url.startswith("https://") or (registry._HERE / item.file).suffix == ".safetensors"
-        if item.url:
+        assert (item.url or item.page).startswith("https://") or item.path.suffix == ".safetensors"
+        if not item.file:
             rules, _ = registry.table(item.converter)
             assert rules
 
@@ -183,5 +183,19 @@ def test_what_cannot_be_resolved_explains_itself(spec, system, message):
 
 
 def test_entry_has_a_file_or_a_url():
-    with pytest.raises(ValueError, match="either a file or a url"):
-        entry("", file="")
+    for change in ({}, {"page": "https://x"}, {"file": "a", "page": "https://x", "member": "b"}, {"member": "b"}):
+        with pytest.raises(ValueError, match="either a file, a url, or a page with a member"):
+            entry("", **change)
+
+
+def test_a_file_that_users_fetch_by_hand_is_found_where_they_are_told_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXPROT_CACHE", str(tmp_path))
+    item = entry("", page="https://doi.org/10.1/x", member="model.pth")
+    with pytest.raises(DownloadError, match="download model.pth by hand from https://doi.org/10.1/x") as raised:
+        registry.fetch(item)
+    assert str(item.path) in str(raised.value)
+    item.path.parent.mkdir(parents=True)
+    item.path.write_bytes(b"weights")
+    assert item.is_present and registry.fetch(item) == item.path
+    with pytest.raises(CheckpointError, match="checksum"):
+        registry.fetch(entry("", page="https://doi.org/10.1/x", member="model.pth", sha256="0" * 64))
