@@ -1,0 +1,1 @@
+"""cryoSTAR: conformations and density maps from particle images and a reference model."""
