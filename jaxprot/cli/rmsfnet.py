@@ -302,10 +302,12 @@ class DatasetOptions(Compute):
     """Options of `rmsfnet dataset`."""
 
     table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ENTRIES.csv")]
-    """Columns name, map, model and trajectory (DCD or XTC of the model's atoms, or a file of several models); paths are
-    relative to the table."""
+    """Columns name, map, model and trajectory (DCD, XTC or TRR, or a file of several models); optional: topology (PDB
+    or mmCIF of the trajectory's atoms, where those are not the model's). Paths are relative to the table."""
     origin: Literal["sum", "header", "nstart"] = "sum"
     """Where the maps are, see `rmsfnet predict`."""
+    voxel: _Voxel = None
+    """Edge of a voxel, for maps whose headers do not tell it."""
 
 
 def dataset(options: DatasetOptions) -> int:
@@ -313,7 +315,10 @@ def dataset(options: DatasetOptions) -> int:
 
     The RMSF of every atom, after superposition of the heavy atoms on their mean, becomes the target of its voxel.
     """
+    import numpy as np
+
     from jaxprot.io.outputs import RunDirectory
+    from jaxprot.io.structures import SUFFIXES
     from jaxprot.io.tables import read_table
     from jaxprot.io.trajectories import read_trajectory
     from jaxprot.rmsfnet import targets
@@ -324,9 +329,12 @@ def dataset(options: DatasetOptions) -> int:
     absent = [name for name in needed if name not in columns]
     if absent:
         raise InputError(f"{options.table}: no column {', '.join(absent)}; needed are {', '.join(needed)}")
-    entries = [tuple(map(str, row)) for row in zip(*(columns[name] for name in needed), strict=True)]
+    blank = np.full(len(columns["name"]), "")
+    columns = [columns[name] for name in needed] + [columns.get("topology", blank)]
+    entries = [tuple(str(cell).strip() for cell in row) for row in zip(*columns, strict=True)]
     home = options.table.parent
-    missing = [path for row in entries for path in row[1:] if not (home / path).exists()]
+    named = [path for row in entries for path in (*row[1:4], *([row[4]] if row[4] else []))]
+    missing = [path or "(empty cell)" for path in named if not (home / path).is_file()]
     if missing:
         raise InputError(f"{options.table}: no such file: {', '.join(missing[:5])}")
     names = [row[0] for row in entries]
@@ -338,12 +346,14 @@ def dataset(options: DatasetOptions) -> int:
     folder = run.folder()
 
     def work(row: tuple[str, ...]) -> Path:
-        name, map_, model, trajectory = row
+        name, map_, model, trajectory, topology = row
         structure = _first_model(home / model)
-        single = trajectory.lower().endswith((".pdb", ".cif", ".pdb.gz", ".cif.gz", ".ent"))
-        frames = read_trajectory(home / trajectory, None if single else home / model)
+        atoms = None if trajectory.lower().endswith(SUFFIXES) else home / (topology or model)
+        heavy = not np.isin(structure.element, ("H", "D")).any()
+        frames = read_trajectory(home / trajectory, atoms, heavy=heavy)
         values = targets.on_structure(structure, frames)
-        return write_entry(make_entry(structure, values, _read_map(home / map_, options.origin), name), folder)
+        volume = _read_map(home / map_, options.origin, options.voxel)
+        return write_entry(make_entry(structure, values, volume, name), folder)
 
     with _warnings():
         outcome = run_many(entries, work, what="entries", debug=options.debug)

@@ -4,6 +4,7 @@ Frames are superposed on their mean structure, which is found by repeated superp
 the root of its mean squared distance from its mean place (population mean, as the published targets).
 """
 
+import logging
 from typing import Literal
 
 import jax
@@ -15,10 +16,16 @@ from jaxprot.core.structure import Structure
 from jaxprot.io.trajectories import Trajectory
 from jaxprot.ops import rigid
 
+log = logging.getLogger(__name__)
+
 Fit = Literal["heavy", "ca"]
+Key = tuple[bool, str, int, str]
+MOST_OTHER = 0.1
+"""Share of matched residues that may be of another type (mutations, tags)."""
 
 _ROUNDS = 10  # of superposition on the mean; ensembles change by less than 1e-4 Å after four
 _BOND, _BROKEN = 4.6, 12.0  # Å between neighbouring alpha carbons in the topology, and what no chain reaches
+_ENDS = {"O": ("OT1", "O1"), "OXT": ("OT2", "O2")}  # CHARMM, GROMACS
 _MOST_ATOMS = 20_000  # atoms whose superposition is needed; more than these add nothing
 
 
@@ -154,7 +161,9 @@ def _check_whole(trajectory: Trajectory) -> None:
 def on_structure(structure: Structure, trajectory: Trajectory, fit: Fit | np.ndarray = "heavy") -> np.ndarray:
     """RMSF of a model's atoms from a trajectory of the same molecule.
 
-    Atoms are matched by chain, residue number, insertion code and atom name.
+    Atoms are matched by chain, residue number, insertion code and atom name; chain names do not count where both have
+    one chain of protein. Of atom names, those that force fields give to the ends of a chain and to isoleucine's delta
+    carbon are known. What other residues are named (HSD, HIE) does not matter, their type does.
 
     Args:
       structure: the model.
@@ -165,18 +174,95 @@ def on_structure(structure: Structure, trajectory: Trajectory, fit: Fit | np.nda
       (N,) float32 in Å, NaN for atoms that the trajectory lacks.
 
     Raises:
-      InputError: no atom in common.
+      InputError: no atom in common, less than half of the model's protein residues in common, or other types of
+        residues at the same numbers.
     """
-    values = dict(zip(_names(trajectory.structure), atom_rmsf(trajectory, fit).tolist(), strict=True))
-    found = np.array([values.get(name, np.nan) for name in _names(structure)], np.float32)
+    other = trajectory.structure
+    single = protein_chains(structure) == protein_chains(other) == 1
+    keys = residue_keys(other, single)
+    types = dict(zip(reversed(keys), reversed(other.letters.tolist()), strict=True))
+    check_types(structure, [types.get(key, "X") for key in residue_keys(structure, single)], other.name)
+    values = dict(zip(_names(other, single), atom_rmsf(trajectory, fit).tolist(), strict=True))
+    found = np.array([values.get(name, np.nan) for name in _names(structure, single)], np.float32)
     if not np.isfinite(found).any():
-        raise InputError(
-            f"{structure.name}: no atom in common with {trajectory.structure.name}; are chains and numbers the same?"
-        )
+        raise InputError(f"{structure.name}: no atom in common with {other.name}; are chains and numbers the same?")
+    protein = protein_residues(structure)
+    have = np.zeros(structure.n_residues, bool)
+    have[structure.atom_residue[np.isfinite(found)]] = True
+    report_coverage(structure.name, int((have & protein).sum()), int(protein.sum()), other.name, least=0.5)
     return found
 
 
-def _names(structure: Structure) -> list[tuple[str, int, str, str]]:
-    at = structure.atom_residue
-    columns = (structure.atom_chain_id, structure.resid[at], structure.icode[at], structure.atom_name)
+def protein_residues(structure: Structure) -> np.ndarray:
+    """(R,) bool: residues named as an amino acid, or with its backbone (N, CA, C)."""
+    backbone = np.ones(structure.n_residues, bool)
+    for name in ("N", "CA", "C"):
+        backbone &= np.bincount(structure.atom_residue[structure.atom_name == name], minlength=len(backbone)) > 0
+    return backbone | (structure.letters != "X")
+
+
+def protein_chains(structure: Structure) -> int:
+    """Number of chains with a protein residue."""
+    return len(np.unique(structure.res_chain[protein_residues(structure)]))
+
+
+def residue_keys(structure: Structure, single: bool = False) -> list[Key]:
+    """(protein or not, chain, number, insertion code) of every residue.
+
+    Waters and ligands may carry the numbers of residues, in files without chain names even in one chain.
+
+    Args:
+      structure: the residues.
+      single: leaves out the chain's name of protein residues, for molecules of one such chain.
+    """
+    protein = protein_residues(structure)
+    chain = structure.chain_id[structure.res_chain]
+    chain = np.where(protein & single, "", chain)
+    columns = (protein, chain, structure.resid, structure.icode)
     return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def check_types(structure: Structure, found: list[str], source: str) -> None:
+    """Residues matched by number must be of one type, or another numbering was matched.
+
+    Args:
+      structure: the model.
+      found: (R,) one-letter code of what each residue was matched with; `X` for nothing or an unknown one.
+      source: where those come from, for messages.
+
+    Raises:
+      InputError: more than a tenth of the residues differ. Fewer (mutations) are logged.
+    """
+    own, other = structure.letters, np.array(found, "U1")
+    known = (own != "X") & (other != "X")
+    wrong = np.flatnonzero(known & (own != other))
+    if not len(wrong):
+        return
+    at = wrong[0]
+    chain = str(structure.chain_id[structure.res_chain[at]])
+    told = (
+        f"{structure.name}: {len(wrong)} of {known.sum()} residues are of another type in {source}, the first at "
+        f"{chain}:{structure.resid[at]}{structure.icode[at]} ({own[at]} here, {other[at]} there)"
+    )
+    if len(wrong) > MOST_OTHER * known.sum():
+        raise InputError(f"{told}; number both files alike, or take those of one molecule")
+    log.warning("%s", told)
+
+
+def report_coverage(name: str, count: int, total: int, source: str, least: float = 0.0) -> None:
+    """Logs how many residues have a value where some have none; raises `InputError` below the share `least`."""
+    told = f"{name}: {count} of {total} protein residues have a value in {source}"
+    if count < least * total:
+        raise InputError(f"{told}, less than {least:.0%}; are chains and numbers the same?")
+    if count < total:
+        log.warning("%s", told)
+
+
+def _names(structure: Structure, single: bool) -> list[tuple]:
+    keys = np.fromiter(residue_keys(structure, single), object, structure.n_residues)[structure.atom_residue]
+    isoleucine = (structure.letters == "I")[structure.atom_residue]
+    protein = protein_residues(structure)[structure.atom_residue]
+    names = np.where(isoleucine & (structure.atom_name == "CD"), "CD1", structure.atom_name)
+    for usual, others in _ENDS.items():
+        names = np.where(protein & np.isin(names, others), usual, names)
+    return list(zip(keys, names.tolist(), strict=True))

@@ -289,6 +289,55 @@ def test_dataset(run, triple, tmp_path):
     assert 0.04 < entry.target.min() < 0.1 and 0.3 < entry.target.max() < 0.5  # the spread is 0.1 to 0.9 per axis
 
 
+def test_dataset_of_a_simulation_with_hydrogens(run, example, tmp_path):
+    """The atoms of a DCD file are those of its topology; the model has a chain name and no hydrogens."""
+    formats = pytest.importorskip("mdtraj.formats")
+    from jaxprot.rmsfnet import targets
+    from jaxprot.rmsfnet.data import make_entry, read_entry
+
+    whole = read_structure(example("trpcage"))
+    rng = np.random.default_rng(0)
+    frames = whole.xyz + np.linspace(0.1, 0.8, whole.n_atoms)[:, None] * rng.normal(size=(6, whole.n_atoms, 3))
+    with formats.DCDTrajectoryFile(str(tmp_path / "md.dcd"), "w") as file:
+        file.write(frames.astype(np.float32))
+    write_structure(whole, tmp_path / "md.pdb")
+    model = whole.select((whole.element != "H") & (whole.letters != "X")[whole.atom_residue])
+    model = dataclasses.replace(model, chain_id=np.array(["A"], "U8"))
+    write_structure(model, tmp_path / "model.pdb")
+    cell = simulate_map(model, 3.0, 1.5)
+    write_map(cell, tmp_path / "map.mrc")
+    head = "name,map,model,trajectory"
+    (tmp_path / "with.csv").write_text(f"{head},topology\na,map.mrc,model.pdb,md.dcd,md.pdb\n")
+    assert run("rmsfnet", "dataset", tmp_path / "with.csv", "-o", tmp_path / "out").code == 0
+    entry = read_entry(tmp_path / "out" / "a.npz")
+    trajectory = targets.Trajectory(whole, frames.astype(np.float32))
+    names = zip(whole.resid[whole.atom_residue].tolist(), whole.atom_name.tolist(), strict=True)
+    by_name = dict(zip(names, targets.atom_rmsf(trajectory), strict=True))
+    rmsf = np.array(
+        [by_name[key] for key in zip(model.resid[model.atom_residue].tolist(), model.atom_name.tolist(), strict=True)]
+    )
+    expected = make_entry(read_structure(tmp_path / "model.pdb"), rmsf, read_map(tmp_path / "map.mrc"))
+    np.testing.assert_array_equal(entry.voxels, expected.voxels)
+    np.testing.assert_allclose(entry.target, expected.target, atol=1e-3)
+    # Without the column, or with an empty cell, the model's atoms are taken for the trajectory's.
+    (tmp_path / "without.csv").write_text(f"{head},topology\na,map.mrc,model.pdb,md.dcd,\n")
+    done = run("rmsfnet", "dataset", tmp_path / "without.csv", "-o", tmp_path / "none")
+    assert done.code == 2 and "give the structure that the trajectory was written with" in done.err
+    (tmp_path / "wrong.csv").write_text(f"{head},topology\na,map.mrc,model.pdb,md.dcd,none.pdb\n")
+    done = run("rmsfnet", "dataset", tmp_path / "wrong.csv", "-o", tmp_path / "none")
+    assert done.code == 2 and "no such file: none.pdb" in done.err
+
+
+def test_dataset_of_a_map_without_voxel_size(run, triple, tmp_path):
+    content = bytearray((triple / "map.mrc").read_bytes())
+    content[40:52] = bytes(12)  # the lengths of the cell
+    (triple / "bare.mrc").write_bytes(content)
+    (triple / "bare.csv").write_text("name,map,model,trajectory\na,bare.mrc,model.pdb,frames.pdb\n")
+    done = run("rmsfnet", "dataset", triple / "bare.csv", "-o", tmp_path / "a")
+    assert done.code == 2 and "--voxel ANGSTROM" in done.err
+    assert run("rmsfnet", "dataset", triple / "bare.csv", "--voxel", 1.2, "-o", tmp_path / "b").code == 0
+
+
 def test_compare_with_an_ensemble_of_the_model(run, triple, tmp_path):
     arguments = ["--model", triple / "model.pdb", "--reference", triple / "frames.pdb", "--methods", "contact"]
     assert run("rmsfnet", "compare", *arguments, "-o", tmp_path / "out").code == 0

@@ -89,3 +89,83 @@ def test_refuses(trajectory):
     torn[7, structure.atom_residue >= 10] += 60
     with pytest.raises(InputError, match=r"chain '' is torn apart after residue 10 in frame 8; make molecules whole"):
         targets.atom_rmsf(Trajectory(structure, torn))
+
+
+def renumbered(structure, by):
+    return dataclasses.replace(structure, resid=structure.resid + np.int32(by))
+
+
+@pytest.fixture
+def motion(structure):
+    """Some frames whose spread grows along the atoms."""
+    rng = np.random.default_rng(1)
+    spread = np.linspace(0.1, 0.8, structure.n_atoms)[:, None]
+    return Trajectory(structure, (structure.xyz + spread * rng.normal(size=(8, structure.n_atoms, 3))).astype("f4"))
+
+
+def test_a_model_takes_its_atoms_values(structure, motion, caplog):
+    """From a simulation with hydrogens, other chain names, other names of residues and of the last oxygens."""
+    heavy = structure.element != "H"
+    model = dataclasses.replace(structure.select(heavy), chain_id=np.array(["Q"], "U8"))
+    simulated = dataclasses.replace(
+        structure,
+        res_name=np.where(structure.res_name == "LYS", "LYN", structure.res_name),
+        atom_name=np.where(
+            (structure.atom_name == "O") & (structure.resid == 20)[structure.atom_residue], "OT1", structure.atom_name
+        ),
+    )
+    found = targets.on_structure(model, Trajectory(simulated, motion.frames))
+    expected = targets.atom_rmsf(motion)[heavy]
+    protein = (model.letters != "X")[model.atom_residue]
+    np.testing.assert_allclose(found[protein], expected[protein], rtol=1e-6)
+    assert np.isnan(found[~protein]).all() and not caplog.records  # caps are matched by chain
+
+
+def test_another_numbering_is_refused(structure, motion):
+    for by in (-10, 3, 10):
+        shifted = Trajectory(renumbered(structure, by), motion.frames)
+        with pytest.raises(
+            InputError, match=r"trpcage: \d+ of \d+ residues are of another type in trpcage, the first at"
+        ):
+            targets.on_structure(structure, shifted)
+    with pytest.raises(InputError, match="no atom in common with trpcage; are chains and numbers the same"):
+        targets.on_structure(structure, Trajectory(renumbered(structure, 100), motion.frames))
+
+
+def test_a_mutation_is_told(structure, motion, caplog):
+    at = int(np.flatnonzero(structure.letters != "X")[4])
+    name = structure.res_name.copy()
+    name[at] = "ALA"
+    found = targets.on_structure(dataclasses.replace(structure, res_name=name), motion)
+    assert np.isfinite(found).all()
+    assert (
+        f"1 of 20 residues are of another type in trpcage, the first at :{structure.resid[at]} (A here" in caplog.text
+    )
+
+
+def test_parts_of_a_model(structure, motion, caplog):
+    def upto(last):
+        return motion.select((structure.resid <= last)[structure.atom_residue])
+
+    found = targets.on_structure(structure, upto(15))
+    assert "trpcage: 14 of 20 protein residues have a value in trpcage" in caplog.text
+    np.testing.assert_array_equal(np.isnan(found), (structure.resid > 15)[structure.atom_residue])
+    with pytest.raises(InputError, match="9 of 20 protein residues have a value in trpcage, less than 50%"):
+        targets.on_structure(structure, upto(10))
+
+
+def test_waters_that_carry_numbers_of_residues(structure, motion):
+    """As in files of simulations without chain names."""
+    water = structure.select((structure.resid == 7)[structure.atom_residue] & (structure.atom_name == "O"))
+    water = dataclasses.replace(water, res_name=np.array(["SOL"], "U5"))
+    both = {
+        field.name: np.concatenate([getattr(structure, field.name), getattr(water, field.name)])
+        for field in dataclasses.fields(structure)
+        if field.name not in ("name", "chain_id", "atom_residue")
+    }
+    row = np.append(structure.atom_residue, structure.n_residues).astype(np.int32)
+    wet = dataclasses.replace(structure, **both, atom_residue=row)
+    frames = np.concatenate([motion.frames, 50 * np.random.default_rng(0).random((8, 1, 3), np.float32)], 1)
+    np.testing.assert_allclose(
+        targets.on_structure(structure, Trajectory(wet, frames)), targets.on_structure(structure, motion), rtol=1e-6
+    )
