@@ -5,10 +5,10 @@
 Validation chains with refined B factors: per chain the Pearson correlation of alpha carbons' values with sqrt(B), for
 the network that reads map and model, its variants for one of them, and ANM, GNM and contact number. The maps are made
 as in training: blurred by a random share of what B factors and elastic networks tell, so they tell something of the B
-factors, as experimental maps do. `even map` is the network for both with a map in which all atoms are equally sharp;
-the variant `pdb` and the three methods see the model alone. Ubiquitin: against the RMSF of the ensemble 2K39, with a
-map at 3 Å blurred by the crystal's B factors, and an even one. `JAXPROT_DATA` names
-the folder with `structures/` and `flexibility/`.
+factors, as experimental maps do. The fair comparison with methods that see the model alone is the variant `pdb`, and
+the rows `even map`: the same networks with maps in which all atoms are equally sharp. Ubiquitin: against the RMSF of
+the ensemble 2K39, with a map at 3 Å blurred by the crystal's B factors, and an even one. `JAXPROT_DATA` names the
+folder with `structures/` and `flexibility/`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def values(structure: Any, volume: Any, even: Any, networks: dict[str, Any]) -> 
     for name, predictor in networks.items():
         variant = predictor.config.variant
         maps = {name: None if variant == "pdb" else volume}
-        if variant == "both":
+        if variant != "pdb":
             maps[f"{name}, {EVEN}"] = even
         for row, one in maps.items():
             found = predictor.predict(structure, one)

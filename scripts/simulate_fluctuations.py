@@ -81,6 +81,13 @@ def main(argv: list[str] | None = None) -> int:
 
     jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    from jaxprot.core.errors import JaxprotError
+    from jaxprot.io.outputs import keep_settings
+
+    try:
+        keep_settings(args.output, {"longest": args.longest, "steps": args.steps, "seed": args.seed})
+    except JaxprotError as error:
+        parser.error(str(error))
     for part in ("val", "train") if args.part == "both" else (args.part,):
         simulate(part, args.output, args.longest, args.limit, args.seed, args.steps)
     return 0

@@ -2,9 +2,14 @@
 
     python scripts/simulate_fluctuations.py --output runs/fluctuations
     python scripts/train_default_rmsfnet.py prepare --data runs/flexibility --simulated runs/fluctuations
-    python scripts/train_default_rmsfnet.py train --data runs/flexibility --run runs/rmsfnet --variant pdb
-    python scripts/train_default_rmsfnet.py train --data runs/flexibility --run runs/rmsfnet --variant both --start pdb
-    python scripts/train_default_rmsfnet.py export --data runs/flexibility --run runs/rmsfnet --variant both
+    python scripts/train_default_rmsfnet.py train --run runs/first --variant pdb --steps 700
+    python scripts/train_default_rmsfnet.py train --run runs/second --variant both --start PDB --steps 500
+    python scripts/train_default_rmsfnet.py train --run runs/second --variant pdb --start PDB --steps 300
+    python scripts/train_default_rmsfnet.py train --run runs/second --variant map --start PDB --steps 200
+    python scripts/train_default_rmsfnet.py export --run runs/second --variant both          # and pdb, map
+
+with `--data runs/flexibility` for each, and PDB = runs/first/pdb/best.safetensors: what maps have in common is learnt
+once, from models alone.
 
 There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part as a
 share of its mean over the chain:
@@ -171,27 +176,32 @@ def fluctuations(folder: pathlib.Path | None, part: str) -> dict[str, Any]:
 
 
 def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int | None, reverse: bool = False) -> None:
-    """Writes an entry for each chain; those that are there already are kept."""
+    """Writes an entry for each chain, and its model as it lies in the map; those that are there already are kept."""
     import numpy as np
 
     from jaxprot.core.errors import InputError
     from jaxprot.io.archives import read_chains
+    from jaxprot.io.outputs import keep_settings
+    from jaxprot.io.structures import write_structure
     from jaxprot.rmsfnet.data import write_entry
 
+    constants = ("REFERENCE", "LEVELS", "SHARE_B", "SHARE_SIMULATED", "LARGEST_SHARE", "BLURRED", "UNIFORM")
+    settings = {name: globals()[name] for name in constants}
+    keep_settings(folder, settings | {"simulated": simulations is not None})
     started = time.time()
     for part in ("val", "train"):
         home = folder / part
-        home.mkdir(parents=True, exist_ok=True)
+        (home / "models").mkdir(parents=True, exist_ok=True)
         chains, simulated = read_chains(DATA / "structures" / f"{part}.npz")[:limit], fluctuations(simulations, part)
         for number, (structure, refined) in list(enumerate(chains))[:: -1 if reverse else 1]:
             if (home / f"{structure.name}.npz").exists():
                 continue
             rng = np.random.default_rng([number, part == "train"])
             try:
-                rmsf = labels(structure, refined, simulated.get(structure.name))
-                write_entry(
-                    simulated_entry(moved(structure, rng), rmsf, BLURRED * labels(structure, refined), rng), home
-                )
+                rmsf, blur = labels(structure, refined, simulated.get(structure.name)), labels(structure, refined)
+                turned = moved(structure, rng)
+                write_structure(turned, home / "models" / f"{structure.name}.pdb")
+                write_entry(simulated_entry(turned, rmsf, BLURRED * blur, rng), home)
             except InputError as error:
                 print(f"left out: {error}")
             if number % 50 == 0:
@@ -215,10 +225,7 @@ def train(args: argparse.Namespace) -> None:
     """One run, resumed if the folder holds a checkpoint."""
     from jaxprot.train.loop import fit
 
-    start = args.start
-    if start is not None and not start.is_file():
-        start = args.run / start / "best.safetensors"
-    cfg = config(args.data, args.variant, start)
+    cfg = config(args.data, args.variant, args.start)
     if args.steps:
         cfg = dataclasses.replace(cfg, steps=args.steps)
     started = time.time()
@@ -239,25 +246,25 @@ def export(run: pathlib.Path, variant: str) -> None:
     from jaxprot.io.outputs import sha256
     from jaxprot.io.structures import read_structure
     from jaxprot.rmsfnet import compare, predict
+    from jaxprot.rmsfnet.simulate import simulate_map
     from jaxprot.weights import portable
 
     tensors, header = portable.load(run / variant / "best.safetensors")
     flexibility = DATA / "flexibility"
     structure = read_structure(flexibility / "1ubi.pdb")
     expected = compare.matched(structure, compare.read_reference(flexibility / "2k39_ca_rmsf.csv"))
-    volume = None
-    if variant != "pdb":
-        from jaxprot.rmsfnet.simulate import simulate_map
-
-        volume = simulate_map(structure, 3.0, bfactors=True)
-    found = predict.load(run / variant / "best.safetensors").predict(structure, volume)
+    volume = None if variant == "pdb" else simulate_map(structure, 3.0, bfactors=True)
+    # The entries lie on one grid of exactly 1.5 Å, and hold no hydrogens.
+    header = {**header, "config": {**header["config"], "geometry": "exact", "hydrogens": False}}
+    meta = {**header, "experiment": "rmsfnet/default", "scale": [1.0, 0.0]}
+    path = DEFAULT / ("rmsfnet.safetensors" if variant == "both" else f"rmsfnet-{variant}.safetensors")
+    portable.save(path, tensors, meta)
+    found = predict.load(path).predict(structure, volume)
     alpha = (structure.atom_name == "CA") & (structure.resid[structure.atom_residue] <= 70)
     rows = structure.atom_residue[alpha]
     keep = np.isfinite(found.rmsf[alpha]) & np.isfinite(expected[rows])
     scale = float(expected[rows][keep].mean() / found.rmsf[alpha][keep].mean())
-    meta = {**header, "experiment": "rmsfnet/default", "scale": [scale, 0.0]}
-    path = DEFAULT / ("rmsfnet.safetensors" if variant == "both" else f"rmsfnet-{variant}.safetensors")
-    portable.save(path, tensors, meta)
+    portable.save(path, tensors, {**meta, "scale": [scale, 0.0]})
     registry = ROOT / "jaxprot" / "weights" / "registry.toml"
     line = f'file = "default/{path.name}"\n'
     known = re.escape(line) + r'(sha256 = "[0-9a-f]*"\n)?'
@@ -270,12 +277,12 @@ def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["prepare", "train", "export"])
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the entries")
+    parser.add_argument(
+        "--data", type=pathlib.Path, default=ROOT / "runs" / "flexibility", help="folder of the entries"
+    )
     parser.add_argument("--run", type=pathlib.Path, help="folder of the runs")
     parser.add_argument("--variant", choices=["both", "map", "pdb"], default="both")
-    parser.add_argument(
-        "--start", type=pathlib.Path, help="weights to start from: a variant that is trained, or a file"
-    )
+    parser.add_argument("--start", type=pathlib.Path, help="weights to start from, for this variant or for one input")
     parser.add_argument("--steps", type=int, help="instead of the experiment's")
     parser.add_argument("--simulated", type=pathlib.Path, help="folder of simulate_fluctuations.py, for prepare")
     parser.add_argument("--limit", type=int, help="prepare only so many chains of each part")

@@ -1,6 +1,6 @@
-"""The shipped RMSF-net: a narrow network on simulated maps, labels from B factors and elastic networks.
+"""The shipped RMSF-net: a narrow network on simulated maps; labels from B factors, dynamics and networks of residues.
 
-`scripts/train_default_rmsfnet.py prepare` makes the entries; `JAXPROT_FLEXIBILITY` names their folder.
+`scripts/train_default_rmsfnet.py` makes the entries and runs the variants; `JAXPROT_FLEXIBILITY` names their folder.
 """
 
 import os
@@ -27,7 +27,7 @@ def config() -> TrainConfig:
             held=24,
         ),
         optim=OptimConfig(
-            name="adamw", lr=4e-3, b2=0.99, weight_decay=0.01, schedule="cosine", warmup=100, final=1e-5, ema=0.99
+            name="adamw", lr=4e-3, b2=0.99, weight_decay=0.01, schedule="cosine", warmup=40, final=1e-5, ema=0.99
         ),
         steps=1200,
         micro=0,

@@ -38,7 +38,12 @@ def write_bfactor_model(structure: "Structure", values: np.ndarray, path: str | 
 
 
 def write_view_scripts(
-    directory: str | os.PathLike, model_file: str, lo: float, hi: float, label: str = "value"
+    directory: str | os.PathLike,
+    model_file: str,
+    lo: float,
+    hi: float,
+    label: str = "value",
+    unscored: float | None = None,
 ) -> tuple[Path, Path]:
     """Writes `view.pml` (PyMOL) and `view.cxc` (ChimeraX), which colour a model by its B-factors from blue to red.
 
@@ -48,6 +53,7 @@ def write_view_scripts(
       lo: value shown in blue.
       hi: value shown in red; white is half way.
       label: what the colours mean, with its unit.
+      unscored: atoms with B-factors below this have no value, and are grey.
 
     Returns:
       Paths of the two scripts.
@@ -57,6 +63,8 @@ def write_view_scripts(
         lo, hi = centre - 1.0, centre + 1.0
     middle = (lo + hi) / 2
     name = Path(model_file).name.partition(".")[0]
+    grey = "" if unscored is None else f"color grey70, {name} and b < {unscored:.4g}\n"
+    gray = "" if unscored is None else f"color @@bfactor<{unscored:.4g} gray\n"
     pml = f"""# PyMOL: open this file from its folder (`pymol view.pml`).
 # Colours: {label}, {lo:.4g} blue to {hi:.4g} red.
 load {model_file}, {name}
@@ -64,7 +72,7 @@ hide everything, {name}
 show cartoon, {name}
 show sticks, {name} and hetatm and not solvent
 spectrum b, blue_white_red, {name}, minimum={lo:.4g}, maximum={hi:.4g}
-ramp_new {name}_scale, none, [{lo:.4g}, {middle:.4g}, {hi:.4g}], [blue, white, red]
+{grey}ramp_new {name}_scale, none, [{lo:.4g}, {middle:.4g}, {hi:.4g}], [blue, white, red]
 set cartoon_fancy_helices, 1
 bg_color white
 orient {name}
@@ -75,7 +83,7 @@ open {model_file}
 hide atoms
 show cartoons
 color byattribute bfactor palette {lo:.4g},blue:{middle:.4g},white:{hi:.4g},red
-key blue:{lo:.4g} white:{middle:.4g} red:{hi:.4g} pos 0.35,0.05 size 0.3,0.03
+{gray}key blue:{lo:.4g} white:{middle:.4g} red:{hi:.4g} pos 0.35,0.05 size 0.3,0.03
 2dlabels text "{label.replace('"', "'")}" xpos 0.35 ypos 0.11 size 18
 set bgColor white
 lighting soft

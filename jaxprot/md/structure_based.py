@@ -54,7 +54,7 @@ _CONTACT = 4.5  # Å between heavy atoms
 _STRAIGHT = 0.05  # product of the squared sines of two angles below which their dihedral fades away
 _WALL, _NEAR = 4.5, 8.0  # Å: range of the repulsion, and native distance of the pairs that feel it
 _TORN = 1.5  # Å that a bond is longer or shorter than in the native structure
-_STEEPEST = 4.0  # (r₀/r)² beyond which walls get no steeper: a close encounter must not overflow
+_STEEPEST = 4.0  # (r₀/r)² beyond which walls are flat: a close encounter must not overflow
 
 STEPS, EQUILIBRATION, FRAMES = 6_000, 1_000, 200
 """Defaults of a simulation, for screens of many chains. Between two seeds RMSF correlates by 0.96 in the median of 53

@@ -16,15 +16,22 @@ class RMSFNetConfig:
       variant: what it reads: the map and the model (`both`, the published main model), or one of them.
       width: channels of the first level; each level below has twice as many.
       dropout: rate in the head, in training.
+      geometry: of the input. `published`: the map is resampled between its first and last voxel (so up to a voxel off
+        at the far end), the model's map is moved onto it by whole voxels. `exact`: both lie on one grid of 1.5 Å.
+      hydrogens: whether the model's simulated map holds them.
     """
 
     variant: Variant = "both"
     width: int = 32
     dropout: float = 0.2
+    geometry: Literal["published", "exact"] = "published"
+    hydrogens: bool = True
 
     def __post_init__(self):
         if self.variant not in ("both", "map", "pdb"):
             raise ValueError(f"variant must be both, map or pdb, got {self.variant!r}")
+        if self.geometry not in ("published", "exact"):
+            raise ValueError(f"geometry must be published or exact, got {self.geometry!r}")
         if self.width < 1:
             raise ValueError(f"width must be at least 1, got {self.width}")
 

@@ -23,11 +23,11 @@ _MARGIN = (BOX - CORE) // 2
 _MOST_VOXELS = 1 << 30
 
 
-def resample(volume: Volume) -> Volume:
+def resample(volume: Volume, exact: bool = False) -> Volume:
     """The map on the network's grid, by cubic splines.
 
-    As published, the first and last voxels stay where they are and the spacing counts as exactly 1.5 Å, although it is
-    up to a fraction of a voxel per axis off; atoms at the far end may be up to a voxel from their density.
+    As published, the first and last voxels stay where they are and the spacing counts as exactly 1.5 Å; atoms at the
+    far end may be up to a voxel from their density. `exact` takes the densities at 1.5 Å instead.
 
     Raises:
       InputError: the map is thinner than a voxel of 1.5 Å, or would have more than 2³⁰ of them.
@@ -42,8 +42,33 @@ def resample(volume: Volume) -> Volume:
             f"{volume.name}: a map of {size} Å has too many voxels of 1.5 Å; cut out the part around the model, or "
             "correct the size of the voxels"
         )
-    data = volume.data if np.all(zoom == 1) else ndimage.zoom(volume.data, zoom)
+    if np.all(zoom == 1):
+        data = volume.data
+    elif exact:
+        steps = SPACING / volume.voxel.astype(np.float64)[::-1]
+        within = np.floor((np.array(volume.shape) - 1) / steps + 1e-6).astype(int) + 1
+        data = ndimage.affine_transform(volume.data, steps, output_shape=tuple(within), order=3)
+    else:
+        data = ndimage.zoom(volume.data, zoom)
     return dataclasses.replace(volume, data=data, voxel=np.full(3, SPACING))
+
+
+def support(volume: Volume, grid: Volume) -> np.ndarray | None:
+    """(z, y, x) bool: voxels of a resampled map that have density within a voxel of them in the map.
+
+    Splines ring beyond the edge of a mask, and the network scales each box by its largest voxel, so that empty boxes
+    would be predicted from the traces. None where the map has no empty voxels.
+    """
+    there = volume.data != 0
+    if there.all():
+        return None
+    there = ndimage.binary_dilation(there, np.ones((3, 3, 3), bool))
+    # Both geometries to within a voxel, which the dilation makes good.
+    index = [
+        np.minimum(np.round(np.arange(n) * SPACING / step).astype(int), whole - 1)
+        for n, step, whole in zip(grid.shape, volume.voxel[::-1], volume.shape, strict=True)
+    ]
+    return there[np.ix_(*index)]
 
 
 def protein_atoms(structure: Structure) -> np.ndarray:
@@ -87,12 +112,14 @@ class Boxes:
       model: simulated map on a grid of its own, or None.
       first: `map` or `model`: what channel 0 holds; with `both` the map, and the model in channel 1.
       kept: running numbers of the boxes, ascending.
+      support: (z, y, x) bool, voxels of the grid that have density in the map; None for all.
     """
 
     grid: Volume
     model: Volume | None
     first: str
     kept: np.ndarray
+    support: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -115,9 +142,28 @@ class Boxes:
         assert source is not None
         return 1e-6 * max(float(source.data.max()), 0.0)
 
+    def filled(self, numbers: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """(n,) bool: boxes whose first channel holds density.
+
+        Args:
+          numbers: places in `kept`.
+          boxes: what `cut` gave for them.
+        """
+        held = boxes[..., 0].max((1, 2, 3)) > self.floor
+        if self.support is not None and self.first != "model":
+            padded = self._padded_support
+            corners = self.corners[numbers] - _MARGIN + BOX
+            held &= np.array([part(padded, corner).any() for corner in corners])
+        return held
+
     @functools.cached_property
     def _padded(self) -> np.ndarray:
         return np.pad(self.grid.data, BOX)
+
+    @functools.cached_property
+    def _padded_support(self) -> np.ndarray:
+        assert self.support is not None
+        return np.pad(self.support, BOX)
 
     @functools.cached_property
     def _simulated(self) -> tuple[np.ndarray, np.ndarray]:

@@ -60,13 +60,13 @@ class Predictor:
         def finish(left: int) -> Iterator[np.ndarray]:
             while len(running) > left:
                 count, held, out = running.popleft()
-                yield from np.where(held[:, None, None, None], np.asarray(out), np.nan)[:count]
+                yield from np.where(held[:, None, None, None], np.asarray(out)[:count], np.nan)
 
         for start in range(0, len(boxes), self.batch):
             numbers = np.arange(start, min(start + self.batch, len(boxes)))
             # The last batch is filled up, so that there is one shape to compile.
             cut = boxes.cut(np.resize(numbers, self.batch))
-            held = cut[..., 0].max((1, 2, 3)) > boxes.floor
+            held = boxes.filled(numbers, cut[: len(numbers)])
             running.append((len(numbers), held, self.runner(_apply, cut)))
             yield from finish(_IN_FLIGHT - 1)
         yield from finish(0)
@@ -75,7 +75,7 @@ class Predictor:
         """What the network reads of a model, a map or both.
 
         Args:
-          structure: the model.
+          structure: the model, of one model number.
           volume: the map; without one the grid is that of the model's simulated map.
           contour: of a map alone: voxels above it are predicted (default: mean + 3 standard deviations).
 
@@ -96,8 +96,16 @@ class Predictor:
         if volume is not None and variant != "pdb" and not volume.data.max() > 0:
             what = "negative" if volume.data.any() else "zero"
             raise InputError(f"{volume.name}: the map is {what} everywhere; is it the right file, and not inverted?")
-        model = None if structure is None or variant == "map" else simulate_map(structure)
-        grid = model if volume is None else featurize.resample(volume)
+        exact = self.config.geometry == "exact"
+        grid = None if volume is None else featurize.resample(volume, exact)
+        model = None
+        if structure is not None and variant != "map":
+            shown = structure if self.config.hydrogens else structure.select(~np.isin(structure.element, ("H", "D")))
+            model = simulate_map(shown, on_grid=grid if exact else None)
+        present = None
+        if volume is not None and grid is not None:
+            present = featurize.support(volume, grid)
+        grid = model if grid is None else grid
         assert grid is not None
         if structure is None:
             assert volume is not None
@@ -123,7 +131,7 @@ class Predictor:
                     f"{np.round(grid.origin, 1).tolist()} Å); fit the model into the map, or choose another --origin"
                 )
         first = {"both": "both", "map": "map", "pdb": "model"}[variant]
-        return Boxes(grid, model, first, featurize.keep(occupied))
+        return Boxes(grid, model, first, featurize.keep(occupied), present)
 
     def predict(
         self,
@@ -147,6 +155,9 @@ class Predictor:
           InputError: see `boxes`.
         """
         structure = model if isinstance(model, Structure) or model is None else read_structure(model)
+        if structure is not None and len(np.unique(structure.model)) > 1:
+            _log.warning("%s: several models; the first is taken", structure.name)
+            structure = structure.first_model()
         volume = map if isinstance(map, Volume) or map is None else read_map(map, origin=origin)
         if structure is None and volume is None:
             raise InputError("give a model, a map, or both")
@@ -173,7 +184,7 @@ class Predictor:
             outside = int((scored & ~featurize.atom_voxels(structure, boxes.grid)[1]).sum())
             if outside:
                 _log.warning(
-                    "%s: %d of %d protein atoms lie outside the map and have no value",
+                    "%s: %d of %d protein atoms lie outside the map (or have no coordinates), and have no value",
                     structure.name,
                     outside,
                     scored.sum(),

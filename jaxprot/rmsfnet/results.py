@@ -89,8 +89,7 @@ class Flexibility:
     @property
     def residue_rmsf(self) -> np.ndarray:
         """(R,) mean RMSF of the atoms of each residue in Å."""
-        assert self.structure is not None
-        return residue_means(self.rmsf, self.structure)
+        return residue_means(self.rmsf, self._model())
 
     def atoms(self) -> dict[str, np.ndarray]:
         """Columns of `atoms.csv`: all atoms of the model in its order."""
@@ -160,12 +159,13 @@ class Flexibility:
             written.append(write_table(columns, home / name, format).name)
         suffix = "pdb" if _fits_pdb(self.structure) else "cif"
         model, scored = f"rmsf.{suffix}", f"rmsf_z.{suffix}"
-        write_bfactor_model(self.structure, np.where(np.isfinite(self.rmsf), self.rmsf, UNSCORED), home / model)
+        column = np.where(np.isfinite(self.rmsf), np.maximum(self.rmsf, UNSCORED + 0.02), UNSCORED)
+        write_bfactor_model(self.structure, column, home / model)
         mask = protein_atoms(self.structure)
         write_bfactor_model(self.structure.select(mask), self.z[self.structure.atom_residue][mask], home / scored)
         self.plot(home / "trace.png")
         low, high = _range(self.rmsf)
-        write_view_scripts(home, model, low, high, f"RMSF ({self.method}), Å; below 0: no value")
+        write_view_scripts(home, model, low, high, f"RMSF ({self.method}), Å; grey: no value", UNSCORED + 0.01)
         return [*written, model, scored, "trace.png", "view.pml", "view.cxc"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprot.core.errors import InputError, OutputError
+from jaxprot.io import outputs
 from jaxprot.io.outputs import RunDirectory, atomic_path, hashes, sha256, write_json, write_run_json
 
 
@@ -101,3 +102,15 @@ def test_run_json_holds_what_a_repeat_needs(tmp_path):
 def test_json_is_strict(tmp_path):
     write_json(tmp_path / "a.json", {"x": [float("inf"), 1.5], "é": None})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"x": [None, 1.5], "é": None}
+
+
+def test_settings_of_prepared_data_are_kept(tmp_path):
+    folder = tmp_path / "data"
+    outputs.keep_settings(folder, {"steps": 3, "levels": (0.5, 1.0)})
+    (folder / "a.npz").write_bytes(b"")
+    outputs.keep_settings(folder, {"steps": 3, "levels": (0.5, 1.0)})
+    with pytest.raises(OutputError, match=r"made with other settings \(seed, steps\)"):
+        outputs.keep_settings(folder, {"steps": 4, "levels": (0.5, 1.0), "seed": 1})
+    (folder / "settings.json").unlink()
+    with pytest.raises(OutputError, match=r"no settings\.json"):
+        outputs.keep_settings(folder, {"steps": 3})

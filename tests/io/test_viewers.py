@@ -44,6 +44,16 @@ def test_scripts_load_the_model_and_colour_it(tmp_path):
     assert "palette -2,blue:1,white:4,red" in text
 
 
+def test_atoms_without_a_value_are_grey(tmp_path):
+    pml, cxc = (path.read_text(encoding="utf-8") for path in write_view_scripts(tmp_path, "rmsf.pdb", 0, 2))
+    assert "gr" not in pml.partition("spectrum")[2].partition("ramp_new")[0] and "gray" not in cxc
+    pml, cxc = (
+        path.read_text(encoding="utf-8") for path in write_view_scripts(tmp_path, "rmsf.pdb", 0, 2, unscored=-0.99)
+    )
+    assert pml.index("spectrum b") < pml.index("color grey70, rmsf and b < -0.99")
+    assert cxc.index("color byattribute") < cxc.index("color @@bfactor<-0.99 gray")
+
+
 def test_scripts_of_a_single_value_have_a_range(tmp_path):
     pml, _ = write_view_scripts(tmp_path, "ddg.pdb", 1.0, 1.0)
     assert "minimum=0, maximum=2" in pml.read_text()

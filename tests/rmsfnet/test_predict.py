@@ -190,6 +190,69 @@ def test_resampling_follows_each_axis():
         np.testing.assert_allclose(grid.data[corner], volume.data[corner], rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("voxel", [(3.0, 1.5, 0.75), (1.06, 1.06, 1.06)])
+def test_exact_resampling_takes_densities_where_they_are(voxel):
+    size = np.ceil(24 / np.array(voxel)).astype(int)[::-1]
+
+    def blob(step, shape):
+        z, y, x = np.meshgrid(*(np.arange(n) * d for n, d in zip(shape, step[::-1], strict=True)), indexing="ij")
+        return np.exp(-((x - 11) ** 2 + (y - 12.3) ** 2 + (z - 12) ** 2) / (2 * 3.5**2)).astype(np.float32)
+
+    grid = featurize.resample(Volume(blob(voxel, size), voxel, (1, 2, 3)), exact=True)
+    np.testing.assert_allclose(grid.data, blob((1.5,) * 3, grid.shape), atol=0.01)
+    for n, step, whole in zip(grid.shape, voxel[::-1], size, strict=True):
+        assert (n - 1) * 1.5 <= (whole - 1) * step + 1e-6 < n * 1.5
+
+
+def test_exact_geometry_puts_map_and_model_on_one_grid(small, trpcage, density):
+    module = small("both").module
+    exact = predict.Predictor(module)
+    exact.config = dataclasses.replace(exact.config, geometry="exact", hydrogens=False)
+    boxes = exact.boxes(trpcage, density)
+    np.testing.assert_array_equal(boxes.model.origin, boxes.grid.origin)
+    assert boxes.model.shape == boxes.grid.shape
+    heavy = trpcage.select(trpcage.element != "H")
+    assert heavy.n_atoms < trpcage.n_atoms
+    np.testing.assert_allclose(boxes.model.data, simulate_map(heavy, on_grid=boxes.grid).data, atol=1e-6)
+    result = exact.predict(trpcage, density)
+    np.testing.assert_array_equal(np.isfinite(result.rmsf), featurize.protein_atoms(trpcage))
+
+
+def test_of_several_models_the_first_counts(small, trpcage, density, caplog):
+    twice = dataclasses.replace(
+        trpcage,
+        **{
+            field.name: np.concatenate([getattr(trpcage, field.name)] * 2)
+            for field in dataclasses.fields(trpcage)
+            if field.name != "name"
+        },
+    )
+    late = np.arange(twice.n_atoms) >= trpcage.n_atoms
+    twice = dataclasses.replace(
+        twice,
+        model=np.where(late, 2, twice.model).astype(np.int32),
+        atom_residue=twice.atom_residue + np.where(late, trpcage.n_residues, 0).astype(np.int32),
+        res_chain=twice.res_chain + (np.arange(twice.n_residues) >= trpcage.n_residues).astype(np.int32),
+    )
+    result = small("both").predict(twice, density)
+    assert "several models; the first is taken" in caplog.text
+    np.testing.assert_array_equal(result.rmsf, small("both").predict(trpcage, density).rmsf)
+
+
+def test_the_edge_of_a_mask_does_not_ring_into_empty_boxes():
+    data = np.zeros((40, 40, 200), np.float32)
+    data[:, :, :60] = np.random.default_rng(0).uniform(size=(40, 40, 60))
+    volume = Volume(data, 1.35, np.zeros(3), "masked")
+    grid = featurize.resample(volume)
+    assert np.abs(grid.data[:, :, 75:]).max() > 0
+    boxes = featurize.Boxes(grid, None, "map", np.arange(4 * 4 * 18), featurize.support(volume, grid))
+    numbers = np.arange(len(boxes))
+    filled = boxes.filled(numbers, boxes.cut(numbers))
+    first = boxes.corners[:, 2] - 15  # voxel at which a box begins along x
+    np.testing.assert_array_equal(filled, first * 1.5 < 60 * 1.35 + 1.5)
+    assert featurize.support(Volume(data + 1, 1.35, np.zeros(3)), grid) is None
+
+
 def test_maps_that_have_no_grid_are_refused():
     flat = Volume(np.ones((50, 50, 1), np.float32), (0.5, 1, 1), np.zeros(3), "flat")
     with pytest.raises(InputError, match="flat: .* less than one of 1.5 Å"):
