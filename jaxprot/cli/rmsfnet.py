@@ -126,11 +126,11 @@ def _flexibility(
         if name == "default":
             name = "rmsfnet" if variant == "both" else f"rmsfnet:{variant}"
         predictor, weights = load(options, "rmsfnet", name)
-        timings["load"] = time.perf_counter() - begin
+        timings["load"] = timings.get("load", 0.0) + time.perf_counter() - begin
         begin = time.perf_counter()
         with _boxes() as progress:
             result = predictor.predict(structure, volume, contour=contour, progress=progress)
-    timings["compute"] = time.perf_counter() - begin
+    timings["compute"] = timings.get("compute", 0.0) + time.perf_counter() - begin
     return result, weights
 
 
@@ -219,18 +219,21 @@ class CompareOptions(MapOptions):
     """Options of `rmsfnet compare`."""
 
     reference: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """Table (chain, resid, rmsf_angstrom), file of several models, or trajectory (with --topology)."""
+    """Table (chain, resid, resname, rmsf_angstrom or z), file of several models, or trajectory (with --topology)."""
     topology: _Model = None
     """PDB or mmCIF of the trajectory's atoms."""
     methods: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "rmsfnet,anm,gnm,contact,bfactor"
     """Methods to compare."""
+    atoms: Literal["ca", "all"] = "ca"
+    """What stands for a residue, of the network and of a reference with coordinates: its alpha carbon, or the mean over
+    its heavy atoms. Tables are taken as they are."""
 
 
 def compare(options: CompareOptions) -> int:
     """Compares predicted flexibility with a reference, residue by residue.
 
     Writes compare.csv (method, n, pearson, spearman, rmse_angstrom), residues.csv with all values side by side, and
-    trace.png.
+    trace.png. Of a reference in z-scores only correlations are given.
     """
     import numpy as np
 
@@ -238,30 +241,43 @@ def compare(options: CompareOptions) -> int:
     from jaxprot.io.tables import write_table
     from jaxprot.plots.trace import trace
     from jaxprot.rmsfnet import compare as comparison
+    from jaxprot.rmsfnet import targets
 
     methods = [name.strip() for name in options.methods.split(",") if name.strip()]
     unknown = [name for name in methods if name not in Method.__args__]  # type: ignore[attr-defined]
     if unknown or not methods:
         raise InputError(f"--methods {options.methods}: known are {', '.join(Method.__args__)}")  # type: ignore[attr-defined]
     run = RunDirectory(options.output, options.overwrite)
-    timings: dict[str, float] = {}
+    timings: dict[str, float] = {"start": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
     rows, values, weights = [], {}, None
     with _warnings():
         structure, volume = options.read()
         if structure is None:
             raise InputError("compare needs --model")
-        reference = comparison.read_reference(options.reference, options.topology)
+        reference = comparison.read_reference(options.reference, options.topology, options.atoms)
+        expected = comparison.matched(structure, reference)
+        if not reference.angstrom and options.atoms == "ca":
+            logging.getLogger("jaxprot").warning(
+                "%s: z-scores as `rmsfnet predict` writes them are means over atoms; --atoms all is their counterpart",
+                options.reference,
+            )
+        timings["read"] = time.perf_counter() - begin
         for method in methods:
             try:
                 result, used = _flexibility(options, method, structure, volume, None, timings)
+                found = targets.residue_rmsf(structure, result.rmsf, "ca" if options.atoms == "ca" else "heavy")
+                row = comparison.agreement(method, found, expected, angstrom=reference.angstrom)
             except InputError as error:
                 if len(methods) == 1 or method == "rmsfnet":
                     raise
                 print(f"jaxprot: warning: {method} left out: {error}", file=sys.stderr)
                 continue
             weights = used or weights
-            values[method] = result.residue_rmsf
-            rows.append(comparison.agreement(method, structure, values[method], reference))
+            values[method] = found
+            rows.append(row)
+    if not rows:
+        raise InputError("no method has values for this model")
     home = run.folder()
     columns = {
         "method": np.array([row.method for row in rows]),
@@ -272,7 +288,7 @@ def compare(options: CompareOptions) -> int:
     }
     write_table(columns, home / "compare", options.format)
     own = comparison.keys(structure)
-    values["reference"] = comparison.matched(structure, reference)
+    values["reference"] = expected
     used_rows = np.asarray(np.isfinite(np.stack(list(values.values()))).any(0))
     table: dict[str, Any] = {
         "chain": np.array([key[0] for key in own]),
@@ -291,9 +307,11 @@ def compare(options: CompareOptions) -> int:
         )
     files = [*options.files, options.reference, *([options.topology] if options.topology else [])]
     record(options, home, "rmsfnet compare", inputs=files, weights=weights, timings=timings)
+    print(f"RMSF of {'alpha carbons' if options.atoms == 'ca' else 'residues (mean over heavy atoms)'}")
     print(f"{'method':<10}{'n':>6}{'pearson':>10}{'spearman':>10}{'rmse (A)':>10}")
     for row in rows:
-        print(f"{row.method:<10}{row.n:>6}{row.pearson:>10.3f}{row.spearman:>10.3f}{row.rmse:>10.3f}")
+        figures = (row.pearson, row.spearman, row.rmse)
+        print(f"{row.method:<10}{row.n:>6}" + "".join(f"{'-' if x != x else f'{x:.3f}':>10}" for x in figures))
     return 0
 
 

@@ -231,6 +231,49 @@ def test_compare_with_the_network(run, model, density, weights, tmp_path):
     assert done.code == 0, done.err
     table = read_table(tmp_path / "out" / "compare.csv")
     assert table["method"].tolist()[:2] == ["rmsfnet", "contact"] and (table["n"] == 20).all()
+    assert done.out.startswith("RMSF of alpha carbons\n")
+    timings = json.loads((tmp_path / "out" / "run.json").read_text())["timings"]
+    assert set(timings) == {"start", "read", "load", "compute"}
+    # The network has values of its own for alpha carbons.
+    files = ["--model", model, "--map", density, "--weights", weights("both")]
+    assert run("rmsfnet", "predict", *files, "-o", tmp_path / "whole").code == 0
+    atoms = read_table(tmp_path / "whole" / "atoms.csv")
+    found = read_table(tmp_path / "out" / "residues.csv")["rmsfnet"]
+    np.testing.assert_allclose(found, atoms["rmsf_angstrom"][atoms["name"] == "CA"], atol=1e-4)
+    done = run("rmsfnet", "compare", *arguments, "--atoms", "all", "-o", tmp_path / "all")
+    assert done.out.startswith("RMSF of residues (mean over heavy atoms)\n")
+    means = read_table(tmp_path / "all" / "residues.csv")["rmsfnet"]
+    heavy = atoms["element"] != "H"
+    expected = [atoms["rmsf_angstrom"][heavy & (atoms["resid"] == resid)].mean() for resid in range(1, 21)]
+    np.testing.assert_allclose(means, expected, atol=2e-4)
+    assert np.abs(means - found).max() > 1e-3
+
+
+def test_scores_have_no_error_in_angstrom(run, model, tmp_path):
+    rows = {"resid": np.arange(1, 21), "rmsf_z_residue_mean": np.linspace(-1, 2, 20)}
+    write_table(rows, tmp_path / "z.csv")
+    arguments = ["--model", model, "--reference", tmp_path / "z.csv", "--methods", "contact"]
+    done = run("rmsfnet", "compare", *arguments, "-o", tmp_path / "out")
+    assert done.code == 0 and "means over atoms; --atoms all" in done.err
+    assert done.out.splitlines()[2].split()[-1] == "-"
+    table = read_table(tmp_path / "out" / "compare.csv")
+    assert (table["rmse_angstrom"] == "").all() and np.isfinite(table["pearson"]).all()
+
+
+def test_timings_of_several_methods_are_summed(run, model, tmp_path, monkeypatch):
+    import time
+
+    from jaxprot.rmsfnet import baselines
+
+    def slow(structure, method):
+        time.sleep({"anm": 0.2, "contact": 0.05}[method])
+        return np.linspace(1, 2, structure.n_residues)
+
+    monkeypatch.setattr(baselines, "rmsf", slow)
+    write_table({"resid": np.arange(1, 21), "rmsf": np.linspace(1, 2, 20) ** 2}, tmp_path / "r.csv")
+    arguments = ["--model", model, "--reference", tmp_path / "r.csv", "--methods", "anm,contact"]
+    assert run("rmsfnet", "compare", *arguments, "-o", tmp_path / "out").code == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["timings"]["compute"] >= 0.25
 
 
 def test_wrong_references(run, model, tmp_path):
