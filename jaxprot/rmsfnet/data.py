@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,10 @@ from jaxprot.train.data import Batch, ShuffledBatches
 from jaxprot.train.task import Mean
 from jaxprot.weights import registry
 
+log = logging.getLogger(__name__)
+
 _ROTATIONS = 24
+_LEAST = 3  # targets that make a correlation
 
 
 class Entry(NamedTuple):
@@ -44,6 +48,7 @@ class Entry(NamedTuple):
       model: (z, y, x) simulated map of the model, moved onto the same grid by whole voxels.
       voxels: (n, 3) voxels z, y, x that hold atoms.
       target: (n,) mean log10(RMSF / Å + 1) of the atoms in each.
+      origin: (3,) place x, y, z of voxel 0 in Å; None in files that were written without.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Entry(NamedTuple):
     model: np.ndarray
     voxels: np.ndarray
     target: np.ndarray
+    origin: np.ndarray | None = None
 
 
 def make_entry(
@@ -74,7 +80,7 @@ def make_entry(
     simulated = simulated if simulated is not None else simulate_map(structure)
     boxes = featurize.Boxes(grid, simulated, "model", np.zeros(0, np.int64))
     voxels, target = targets(structure, rmsf, grid)
-    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target)
+    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target, grid.origin)
 
 
 def targets(structure: Structure, rmsf: np.ndarray, grid: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +111,7 @@ def write_entry(entry: Entry, folder: str | os.PathLike) -> pathlib.Path:
     """Writes an entry as `NAME.npz`, densities in half precision (scaled, which the network does not notice)."""
     path = pathlib.Path(folder) / f"{entry.name}.npz"
     scale = max(float(np.abs(entry.map).max()), 1e-30)
+    place: dict[str, Any] = {} if entry.origin is None else {"origin": np.asarray(entry.origin, np.float64)}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
@@ -112,6 +119,7 @@ def write_entry(entry: Entry, folder: str | os.PathLike) -> pathlib.Path:
             model=entry.model.astype(np.float16),
             voxels=entry.voxels,
             target=entry.target,
+            **place,
         )
     return path
 
@@ -124,7 +132,8 @@ def read_entry(path: str | os.PathLike) -> Entry:
     """
     try:
         with np.load(path) as z:
-            return Entry(pathlib.Path(path).stem, *(z[name] for name in ("map", "model", "voxels", "target")))
+            arrays = {name: z[name] for name in ("map", "model", "voxels", "target")}
+            return Entry(pathlib.Path(path).stem, **arrays, origin=z["origin"] if "origin" in z else None)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not an entry of a flexibility data set ({error})") from error
 
@@ -251,6 +260,7 @@ class FlexibilityTask:
     def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
         """Per entry: Pearson correlation and mean absolute error of RMSF over the voxels with atoms; their means."""
         entries, core, model = self.held_out, self.core, self.model
+        told: set[str] = set()
         places = tiles(entries, core)
         apply = jax.jit(lambda variables, boxes: nnx.merge(graphdef, variables)(boxes, None, core))
 
@@ -265,14 +275,46 @@ class FlexibilityTask:
                 ]:
                     at = np.isfinite(target)
                     found[number].append(np.stack([values[at], target[at]]))
-            rmsf = [10 ** np.concatenate(parts, 1).astype(np.float64) - 1 for parts in found if parts]
-            return {
-                "pearson": float(np.mean([metrics.pearson(p, t) for p, t in rmsf])),
-                "spearman": float(np.mean([metrics.spearman(p, t) for p, t in rmsf])),
-                "absolute_angstrom": float(np.mean([np.abs(p - t).mean() for p, t in rmsf])),
-            }
+            rmsf = [10 ** np.concatenate(parts, 1).astype(np.float64) - 1 for parts in found]
+            return agreement([entry.name for entry in entries], rmsf, told)
 
         return evaluate
+
+
+def agreement(names: list[str], rmsf: Sequence[Any], told: set[str]) -> dict[str, float]:
+    """Means over entries of what a prediction is judged by.
+
+    Entries whose correlation is not defined (fewer than three targets, all of one value, a constant prediction) do not
+    count in the means of correlations.
+
+    Args:
+      names: of the entries.
+      rmsf: of each entry the predicted and the true RMSF of its voxels in Å.
+      told: entries that the log has named already; those that are left out are added.
+
+    Returns:
+      `pearson`, `spearman`, `absolute_angstrom`; correlations are NaN where no entry has one.
+    """
+    enough = [len(true) >= _LEAST for _, true in rmsf]
+    rows = np.array(
+        [
+            [metrics.pearson(p, t) if use else np.nan, metrics.spearman(p, t) if use else np.nan, np.abs(p - t).mean()]
+            for (p, t), use in zip(rmsf, enough, strict=True)
+        ]
+    )
+    defined = np.asarray(np.isfinite(rows[:, :2]).all(1))
+    new = [name for name, there in zip(names, defined, strict=True) if not there and name not in told]
+    if new:
+        told.update(new)
+        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+        log.warning(
+            "%s%s: no correlation (fewer than %d voxels, or all of one value); left out of its mean",
+            ", ".join(new[:5]),
+            more,
+            _LEAST,
+        )
+    means = rows[defined, :2].mean(0) if defined.any() else np.full(2, np.nan)
+    return {"pearson": float(means[0]), "spearman": float(means[1]), "absolute_angstrom": float(rows[:, 2].mean())}
 
 
 def _listed(folder: str) -> list[pathlib.Path]:

@@ -19,9 +19,8 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import ndimage
 
-from jaxprot.core import metrics
 from jaxprot.core.errors import CheckpointError
-from jaxprot.rmsfnet.data import Entry, _listed, read_entry
+from jaxprot.rmsfnet.data import Entry, _listed, agreement, read_entry
 from jaxprot.rmsfnet.featurize import SPACING
 from jaxprot.rmsfnet.model import Conv
 from jaxprot.train.data import Batch, ShuffledBatches
@@ -314,16 +313,14 @@ class DEFMapTask:
 
     def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
         """Per entry: Pearson and Spearman correlation and mean absolute error of RMSF over its voxels; their means."""
-        entries = self.held_out
+        entries, told = self.held_out, set()
         apply = jax.jit(lambda variables, boxes: nnx.merge(graphdef, variables)(boxes))
 
         def evaluate(variables: Any) -> dict[str, float]:
-            rows = []
+            rmsf = []
             for entry in entries:
                 found = _by_batches(functools.partial(apply, variables), entry.map, entry.voxels, _BATCH)
-                p, t = 10 ** found.astype(np.float64), 10 ** entry.target.astype(np.float64) - 1
-                rows.append((metrics.pearson(p, t), metrics.spearman(p, t), np.abs(p - t).mean()))
-            means = np.mean(rows, axis=0)
-            return dict(zip(("pearson", "spearman", "absolute_angstrom"), map(float, means), strict=True))
+                rmsf.append((10 ** found.astype(np.float64), 10 ** entry.target.astype(np.float64) - 1))
+            return agreement([entry.name for entry in entries], rmsf, told)
 
         return evaluate

@@ -86,6 +86,8 @@ def test_written_entries_come_back(entry, tmp_path):
     assert back.name == "trpcage"
     np.testing.assert_array_equal(back.voxels, entry.voxels)
     np.testing.assert_array_equal(back.target, entry.target)
+    np.testing.assert_array_equal(back.origin, entry.origin)
+    assert data.read_entry(data.write_entry(entry._replace(origin=None), tmp_path)).origin is None  # as once written
     # The network divides the map by its maximum, so its scale is free.
     np.testing.assert_allclose(back.map, entry.map / np.abs(entry.map).max(), atol=1e-3)
     np.testing.assert_allclose(back.model, entry.model, rtol=1e-3, atol=1e-3)
@@ -335,3 +337,46 @@ def test_the_evaluator_gives_means_over_entries(folders):
     pearson, absolute = np.mean(expected, axis=0)
     assert figures["pearson"] == pytest.approx(pearson, abs=1e-5)
     assert figures["absolute_angstrom"] == pytest.approx(absolute, abs=1e-5)
+
+
+def test_entries_without_a_correlation_are_left_out_and_told_once(caplog):
+    true = np.linspace(0.2, 2, 9)
+    rmsf = [(true, true), (true, np.ones(9)), (-true, true), (true[:2], true[:2]), (true + 1, true)]
+    told = set()
+    for _ in range(2):
+        found = data.agreement(["up", "flat", "down", "two", "plus"], rmsf, told)
+        assert found["pearson"] == pytest.approx(1 / 3) and found["spearman"] == pytest.approx(1 / 3)
+        every = [0, np.abs(true - 1).mean(), 2 * true.mean(), 0, 1]
+        assert found["absolute_angstrom"] == pytest.approx(np.mean(every))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["flat, two"]
+    none = data.agreement(["flat"], rmsf[1:2], set())
+    assert np.isnan([none["pearson"], none["spearman"]]).all() and np.isfinite(none["absolute_angstrom"])
+
+
+def test_the_monitor_survives_a_flat_entry(folders, entry, tmp_path, caplog):
+    """As both tasks evaluate it."""
+    from flax import nnx
+
+    from jaxprot.rmsfnet.defmap import DEFMapConfig, DEFMapTask
+
+    for name, target in (("flat", entry.target * 0 + 0.2), ("real", entry.target)):
+        data.write_entry(entry._replace(name=name, target=target.astype(np.float32)), tmp_path)
+
+    class First(nnx.Module):
+        def __init__(self):
+            self.scale = nnx.Param(np.float32(0.01))
+
+        def __call__(self, boxes, key=None, core=None):
+            if core is None:
+                return self.scale[...] * boxes[:, 5, 5, 5]
+            return self.scale[...] * boxes[:, 10:30, 10:30, 10:30, 0]
+
+    graphdef, state = nnx.split(First())
+    home = str(tmp_path)
+    tasks = data.FlexibilityTask(home, home, core=20), DEFMapTask(home, home, DEFMapConfig(width=2, dense=8))
+    for task in tasks:
+        caplog.clear()
+        evaluate = task.evaluator(graphdef)
+        figures = [evaluate(state), evaluate(state)]
+        assert all(np.isfinite(list(one.values())).all() for one in figures) and figures[0] == figures[1]
+        assert caplog.text.count("flat: no correlation") == 1 and len(caplog.records) == 1
