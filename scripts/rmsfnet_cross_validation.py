@@ -1,16 +1,19 @@
 """Cross-validation of RMSF-net, its variants for one input, and DEFMap, in the layout of the paper's table.
 
-    python scripts/rmsfnet_cross_validation.py --data runs/flexibility/train --output runs/rmsfnet-cv
+    jaxprot rmsfnet dataset entries.csv -o entries
+    python scripts/rmsfnet_cross_validation.py --data entries --output runs/rmsfnet-cv
     python scripts/rmsfnet_cross_validation.py --data entries --output cv --steps 200 --width 8 --methods both defmap
 
-`--data` is a folder of entries (`jaxprot rmsfnet dataset`). Entries of one protein, told by what stands before the
+`--data` is a folder of entries as `jaxprot rmsfnet dataset` writes them (of a table with the column `part`: one of its
+sub-folders). Entries of one protein, told by what stands before the
 first `.` or `_` of their names (`--separators`), stay in one fold. For every fold each method is trained on the others,
 a tenth of their proteins apart, which chooses the best weights; the held fold is seen once, at the end.
 
 Figures are Pearson correlations of RMSF per entry, over its voxels and over its residues; the table has their mean and
 standard deviation over all entries. Residues, and the methods without training (ANM, GNM, contact number, B factor),
-need models: `DATA/models/NAME.pdb`, each where its map is. Without models that column is
-empty and those rows are left out.
+need models, which `dataset` writes too: `DATA/models/NAME.pdb` (or `.cif`), each where its map is. Without models that
+column is empty and those rows are left out. Entries of older versions do not tell where their map is; their models are
+moved until they fill the entry's voxels.
 
 `cross_validation.json` and `.md` are written after each method of a fold; a restart goes on from there.
 """
@@ -146,10 +149,29 @@ def network(method: str, path: pathlib.Path) -> Any:
     return of_rmsfnet
 
 
-def placed(entry: Any, structure: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scored atoms of a model and the row of the entry's voxel of each; None where the model does not fit the entry.
+def located(entry: Any, structure: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scored atoms of a model and the row of the entry's voxel of each; None where the model does not fit the entry."""
+    from jaxprot.core.volume import Volume
+    from jaxprot.rmsfnet.featurize import SPACING, atom_voxels, protein_atoms
 
-    An entry does not tell where its map is, so the model's atoms are moved until they lie in the entry's voxels.
+    if entry.origin is None:
+        return placed(entry, structure)
+    rows = np.full(entry.map.shape, -1)
+    rows[tuple(entry.voxels.astype(int).T)] = np.arange(len(entry.voxels))
+    index, inside = atom_voxels(structure, Volume(entry.map, np.full(3, SPACING), entry.origin))
+    row = np.where(inside & protein_atoms(structure), rows[tuple(index.T)], -1)
+    return fitting(entry, np.flatnonzero(row >= 0), row[row >= 0])
+
+
+def fitting(entry: Any, atoms: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Atoms and their rows, if they reach nearly all voxels of the entry."""
+    return (atoms, row) if len(np.unique(row)) >= COVERED * len(entry.voxels) else None
+
+
+def placed(entry: Any, structure: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `located`, for an entry that does not tell where its map is.
+
+    The model's atoms are moved until they lie in the entry's voxels.
     """
     from jaxprot.rmsfnet.featurize import SPACING, protein_atoms
 
@@ -176,9 +198,7 @@ def placed(entry: Any, structure: Any) -> tuple[np.ndarray, np.ndarray] | None:
             moves = [best + step * k * np.eye(3)[axis] for k in sorted(range(-reach, reach + 1), key=abs)]
             best = max(moves, key=score)
     row = found(best)
-    if len(np.unique(row[row >= 0])) < COVERED * len(entry.voxels):
-        return None
-    return atoms[row >= 0], row[row >= 0]
+    return fitting(entry, atoms[row >= 0], row[row >= 0])
 
 
 def by_residue(values: np.ndarray, structure: Any, atoms: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -213,14 +233,15 @@ class Held:
     def model(self, name: str, entry: Any) -> Any:
         """(structure, atoms, rows) of an entry's model, None without one."""
         from jaxprot.core.errors import JaxprotError
-        from jaxprot.io.structures import read_structure
+        from jaxprot.io.structures import SUFFIXES, read_structure
 
         if name not in self._placed:
-            path, found = self.folder / "models" / f"{name}.pdb", None
-            if path.exists():
+            paths = (self.folder / "models" / f"{name}{suffix}" for suffix in SUFFIXES)
+            path, found = next((path for path in paths if path.is_file()), None), None
+            if path is not None:
                 try:
                     structure = read_structure(path)
-                    where = placed(entry, structure)
+                    where = located(entry, structure)
                     found = None if where is None else (structure, *where)
                     if found is None:
                         print(f"{path}: left out, its atoms do not fill the voxels of the entry")
@@ -284,7 +305,7 @@ def table(report: dict[str, Any]) -> str:
             found.setdefault(method, []).extend(entries.values())
 
     def cell(rows: list[dict[str, float | None]], column: str) -> str:
-        values = [row[column] for row in rows if row[column] is not None]
+        values = [value for row in rows if (value := row[column]) is not None]
         return f"{np.mean(values):.3f} ± {np.std(values):.3f} ({len(values)})" if values else "-"
 
     lines = ["| method | voxel r | residue r |", "|---|---|---|"]
@@ -295,7 +316,7 @@ def table(report: dict[str, Any]) -> str:
     note = f"Mean ± standard deviation over entries (their number), {done} of {report['settings']['folds']} folds."
     absent = [label for method, label in BASELINES.items() if not found.get(method)]
     if absent:
-        note += f" No rows for {', '.join(absent)}: no values, or no models (DATA/models/NAME.pdb)."
+        note += f" No rows for {', '.join(absent)}: no values, or no models (DATA/models/NAME.pdb or .cif)."
     return "\n".join([*lines, "", note, PUBLISHED]) + "\n"
 
 

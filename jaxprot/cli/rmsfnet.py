@@ -321,7 +321,8 @@ class DatasetOptions(Compute):
 
     table: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ENTRIES.csv")]
     """Columns name, map, model and trajectory (DCD, XTC or TRR, or a file of several models); optional: topology (PDB
-    or mmCIF of the trajectory's atoms, where those are not the model's). Paths are relative to the table."""
+    or mmCIF of the trajectory's atoms, where those are not the model's) and part (train or val: folders that the
+    experiments read). Paths are relative to the table."""
     origin: Literal["sum", "header", "nstart"] = "sum"
     """Where the maps are, see `rmsfnet predict`."""
     voxel: _Voxel = None
@@ -329,14 +330,15 @@ class DatasetOptions(Compute):
 
 
 def dataset(options: DatasetOptions) -> int:
-    """Turns triples of map, model and trajectory into training entries: NAME.npz.
+    """Turns triples of map, model and trajectory into training entries: NAME.npz, and models/NAME.pdb (or .cif).
 
     The RMSF of every atom, after superposition of the heavy atoms on their mean, becomes the target of its voxel.
+    Entries with a part are written into a folder of that name, with its own models.
     """
     import numpy as np
 
     from jaxprot.io.outputs import RunDirectory
-    from jaxprot.io.structures import SUFFIXES
+    from jaxprot.io.structures import SUFFIXES, write_structure
     from jaxprot.io.tables import read_table
     from jaxprot.io.trajectories import read_trajectory
     from jaxprot.rmsfnet import targets
@@ -348,7 +350,7 @@ def dataset(options: DatasetOptions) -> int:
     if absent:
         raise InputError(f"{options.table}: no column {', '.join(absent)}; needed are {', '.join(needed)}")
     blank = np.full(len(columns["name"]), "")
-    columns = [columns[name] for name in needed] + [columns.get("topology", blank)]
+    columns = [*(columns[name] for name in needed), *(columns.get(name, blank) for name in ("topology", "part"))]
     entries = [tuple(str(cell).strip() for cell in row) for row in zip(*columns, strict=True)]
     home = options.table.parent
     named = [path for row in entries for path in (*row[1:4], *([row[4]] if row[4] else []))]
@@ -360,18 +362,26 @@ def dataset(options: DatasetOptions) -> int:
     if wrong or not names:
         told = f"names {', '.join(map(repr, wrong[:5]))}" if wrong else "no entries"
         raise InputError(f"{options.table}: {told}; each needs a name of its own of letters, digits and . _ + -")
+    parts = sorted({row[5] for row in entries} - {"", "train", "val"})
+    if parts:
+        raise InputError(f"{options.table}: part {', '.join(map(repr, parts[:5]))}; it is train, val or empty")
     run = RunDirectory(options.output, options.overwrite)
     folder = run.folder()
 
     def work(row: tuple[str, ...]) -> Path:
-        name, map_, model, trajectory, topology = row
+        name, map_, model, trajectory, topology, part = row
         structure = _first_model(home / model)
         atoms = None if trajectory.lower().endswith(SUFFIXES) else home / (topology or model)
         heavy = not np.isin(structure.element, ("H", "D")).any()
         frames = read_trajectory(home / trajectory, atoms, heavy=heavy)
         values = targets.on_structure(structure, frames)
         volume = _read_map(home / map_, options.origin, options.voxel)
-        return write_entry(make_entry(structure, values, volume, name), folder)
+        entry = make_entry(structure, values, volume, name)
+        # mmCIF stays mmCIF: it holds digits and names that a PDB file does not.
+        suffix = "cif" if model.lower().removesuffix(".gz").endswith("cif") else "pdb"
+        (folder / part / "models").mkdir(parents=True, exist_ok=True)
+        write_structure(structure, folder / part / "models" / f"{name}.{suffix}")
+        return write_entry(entry, folder / part)
 
     with _warnings():
         outcome = run_many(entries, work, what="entries", debug=options.debug)

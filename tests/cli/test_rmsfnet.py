@@ -326,8 +326,11 @@ def test_dataset(run, triple, tmp_path):
 
     done = run("rmsfnet", "dataset", triple / "entries.csv", "-o", tmp_path / "out")
     assert done.code == 0, done.err
-    assert names(tmp_path / "out") == {"short.1.npz", "run.json"}
+    assert names(tmp_path / "out") == {"short.1.npz", "models", "run.json"}
     entry = read_entry(tmp_path / "out" / "short.1.npz")
+    np.testing.assert_allclose(entry.origin, read_map(triple / "map.mrc").origin, atol=1e-4)
+    written = read_structure(tmp_path / "out" / "models" / "short.1.pdb")
+    np.testing.assert_array_equal(written.xyz, read_structure(triple / "model.pdb").xyz)
     assert entry.map.shape == entry.model.shape and len(entry.voxels) == len(entry.target) > 100
     assert 0.04 < entry.target.min() < 0.1 and 0.3 < entry.target.max() < 0.5  # the spread is 0.1 to 0.9 per axis
 
@@ -371,6 +374,27 @@ def test_dataset_of_a_simulation_with_hydrogens(run, example, tmp_path):
     assert done.code == 2 and "no such file: none.pdb" in done.err
 
 
+def test_parts_of_a_dataset_are_what_experiments_read(run, triple, root, tmp_path, monkeypatch):
+    from jaxprot.train.config import load_experiment
+
+    write_structure(read_structure(triple / "model.pdb"), triple / "model.cif")
+    row = "map.mrc,model.pdb,frames.pdb"
+    lines = ["name,map,model,trajectory,part", f"a,{row},train", "b,map.mrc,model.cif,frames.pdb,val", f"c,{row},"]
+    (triple / "parts.csv").write_text("\n".join([*lines, ""]))
+    done = run("rmsfnet", "dataset", triple / "parts.csv", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert names(tmp_path / "out") == {"train", "val", "c.npz", "models", "run.json"}
+    assert names(tmp_path / "out" / "train") == {"a.npz", "models"}
+    assert names(tmp_path / "out" / "val" / "models") == {"b.cif"}
+    monkeypatch.setenv("JAXPROT_FLEXIBILITY", str(tmp_path / "out"))
+    for name in ("default", "paper"):
+        task = load_experiment(root / "experiments" / "rmsfnet" / f"{name}.py").task
+        assert [one.name for one in task.entries] == ["a"] and [one.name for one in task.held_out] == ["b"]
+    (triple / "parts.csv").write_text("\n".join([lines[0], f"a,{row},test", ""]))
+    done = run("rmsfnet", "dataset", triple / "parts.csv", "-o", tmp_path / "none")
+    assert done.code == 2 and "part 'test'; it is train, val or empty" in done.err
+
+
 def test_dataset_of_a_map_without_voxel_size(run, triple, tmp_path):
     content = bytearray((triple / "map.mrc").read_bytes())
     content[40:52] = bytes(12)  # the lengths of the cell
@@ -392,7 +416,8 @@ def test_dataset_goes_on_after_a_broken_entry(run, triple, tmp_path):
     rows = ["name,map,model,trajectory", "good,map.mrc,model.pdb,frames.pdb", "bad,model.pdb,model.pdb,frames.pdb"]
     (triple / "two.csv").write_text("\n".join([*rows, "one,map.mrc,model.pdb,model.pdb", ""]))
     done = run("rmsfnet", "dataset", triple / "two.csv", "-o", tmp_path / "out")
-    assert done.code == 1 and names(tmp_path / "out") == {"good.npz", "run.json"}
+    assert done.code == 1 and names(tmp_path / "out") == {"good.npz", "models", "run.json"}
+    assert names(tmp_path / "out" / "models") == {"good.pdb"}
     assert "2 of 3 entries failed" in done.err and "one model only" in done.err
     assert "internal" not in done.err
 

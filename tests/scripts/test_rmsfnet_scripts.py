@@ -80,6 +80,7 @@ def test_a_model_finds_its_place_in_the_entry(validation, trpcage):
     import dataclasses
 
     moved, rmsf, entry = triple(trpcage, 3)
+    entry = entry._replace(origin=None)
     for shift in (0.0, 137.3):
         atoms, row = validation["placed"](entry, dataclasses.replace(moved, xyz=moved.xyz + np.float32(shift)))
         assert len(np.unique(row)) >= 0.97 * len(entry.voxels)
@@ -89,6 +90,51 @@ def test_a_model_finds_its_place_in_the_entry(validation, trpcage):
         expected[moved.atom_residue] = rmsf
         assert validation["pearson"](residues, expected) > 0.9
     assert validation["placed"](entry, dataclasses.replace(moved, xyz=moved.xyz * 1.4)) is None
+
+
+def test_a_model_lies_where_the_entry_says(validation, trpcage):
+    """And is not searched for: an entry with its place knows a model that lies elsewhere."""
+    import dataclasses
+
+    from jaxprot.rmsfnet import featurize
+
+    moved, _, entry = triple(trpcage, 3)
+    atoms, row = validation["located"](entry, moved)
+    assert len(np.unique(row)) == len(entry.voxels)
+    np.testing.assert_array_equal(atoms, np.flatnonzero(featurize.protein_atoms(moved)))
+    index = np.floor((moved.xyz[atoms] - entry.origin) / 1.5)[:, ::-1]
+    np.testing.assert_array_equal(entry.voxels[row], index)
+    elsewhere = dataclasses.replace(moved, xyz=moved.xyz + np.float32(137.3))
+    assert validation["located"](entry, elsewhere) is None
+    assert validation["located"](entry._replace(origin=None), elsewhere) is not None
+
+
+def test_residues_and_baselines_from_what_dataset_wrote(validation, trpcage, tmp_path):
+    import dataclasses
+
+    from jaxprot.cli import main
+    from jaxprot.io.maps import write_map
+
+    moved, rmsf, _ = triple(trpcage, 1)
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(1, 9):
+        xyz = moved.xyz + 0.6 * rmsf[:, None] * rng.normal(size=moved.xyz.shape)
+        write_structure(dataclasses.replace(moved, xyz=xyz.astype(np.float32)), tmp_path / "one.pdb")
+        atoms = [line for line in (tmp_path / "one.pdb").read_text().splitlines() if line.startswith("ATOM")]
+        lines += [f"MODEL     {number:4d}", *atoms, "ENDMDL"]
+    (tmp_path / "frames.pdb").write_text("\n".join([*lines, "END", ""]))
+    write_structure(moved, tmp_path / "model.cif")
+    write_map(simulate_map(moved, 3.0, 1.2), tmp_path / "map.mrc")
+    (tmp_path / "e.csv").write_text("name,map,model,trajectory\na.1,map.mrc,model.cif,frames.pdb\n")
+    assert main.main(["rmsfnet", "dataset", str(tmp_path / "e.csv"), "-o", str(tmp_path / "data")]) == 0
+    held = validation["Held"](tmp_path / "data", ["a.1"])
+    for method in ("anm", "gnm", "contact", "bfactor"):
+        (figures,) = held.figures(validation["Baseline"](method)).values()
+        assert all(value is not None for value in figures.values())
+    assert figures["residue"] > 0.4  # the B factors go with the spread
+    (figures,) = held.figures(lambda entry, structure: entry.target).values()
+    assert figures["residue"] > 0.95
 
 
 def test_the_table_has_the_layout_of_the_paper(validation):
