@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
     from jaxprot.core.structure import Structure
     from jaxprot.core.volume import Volume
     from jaxprot.io.maps import read_map, write_map
+    from jaxprot.io.particles import read_particles
     from jaxprot.io.structures import read_structure, write_structure
     from jaxprot.loading import load
 
@@ -31,6 +32,7 @@ _NAMES = {
     "write_structure": "jaxprot.io.structures",
     "read_map": "jaxprot.io.maps",
     "write_map": "jaxprot.io.maps",
+    "read_particles": "jaxprot.io.particles",
     "Structure": "jaxprot.core.structure",
     "Volume": "jaxprot.core.volume",
     "JaxprotError": "jaxprot.core.errors",
@@ -58,6 +60,7 @@ __all__ = [
     "plots",
     "proteinmpnn",
     "read_map",
+    "read_particles",
     "read_structure",
     "rmsfnet",
     "thermompnn",
