@@ -198,6 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True, help="PDB or mmCIF file")
     parser.add_argument("--map", type=pathlib.Path, help="MRC or CCP4 map; not for weights of a model alone")
+    parser.add_argument("--origin", choices=["sum", "header", "nstart"], default="sum", help="where the map is")
+    parser.add_argument("--voxel", type=float, help="edge of a voxel (Å), for a map whose header does not tell it")
     parser.add_argument("--weights", default="rmsfnet", help="name or file")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="folder")
     parser.add_argument("--cube", type=int, default=5, help="edge of the occluded cubes in voxels")
@@ -221,7 +223,8 @@ def main(argv: list[str] | None = None) -> int:
         path, _ = registry.resolve(args.weights, "rmsfnet")
         predictor = predict.load(path)
         structure = read_structure(args.model)
-        boxes = predictor.boxes(structure, None if args.map is None else read_map(args.map))
+        volume = None if args.map is None else read_map(args.map, args.origin, voxel=args.voxel)
+        boxes = predictor.boxes(structure, volume)
     except JaxprotError as error:
         parser.error(str(error))
 

@@ -243,6 +243,30 @@ def tiny():
     return weights.folded_model(cfg, {key: value.astype(np.float32) for key, value in drawn.items()})
 
 
+def test_interpretation_is_told_where_the_map_is(explaining, tiny, trpcage, example, tmp_path, capsys):
+    import dataclasses
+
+    from flax import nnx
+
+    from jaxprot.io.maps import write_map
+    from jaxprot.weights import module, portable
+
+    header = {"system": "rmsfnet", "config": dataclasses.asdict(tiny.cfg)}
+    portable.save(tmp_path / "w.safetensors", module.flatten(nnx.state(tiny, nnx.Param)), header)
+    volume = simulate_map(trpcage, 3.0)
+    write_map(dataclasses.replace(volume, origin=volume.origin + 300), tmp_path / "map.mrc")
+    call = ["--model", example("trpcage"), "--map", tmp_path / "map.mrc", "--weights", tmp_path / "w.safetensors"]
+    call = [*map(str, call), "--output", str(tmp_path / "out")]
+    for more, message in (
+        (["--origin", "nstart"], r"its corner is at [0.0, 0.0, 0.0]"),
+        (["--voxel", "0"], "must be positive"),
+        ([], "choose another --origin"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            explaining["main"]([*call, *more])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_interpretation_from_files_to_files(explaining, tiny, trpcage, example, tmp_path, capsys):
     import dataclasses
