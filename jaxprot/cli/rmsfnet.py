@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -134,6 +134,17 @@ def _flexibility(
     return result, weights
 
 
+def _defmap(path: Any, structure: Any, volume: Any, timings: dict[str, float]) -> Any:
+    """Prediction by DEFMap with weights of a file."""
+    from jaxprot.rmsfnet import defmap
+
+    begin = time.perf_counter()
+    model, resolution = defmap.load(path)
+    result = defmap.predict_map(volume, structure, model, resolution)
+    timings["compute"] = timings.get("compute", 0.0) + time.perf_counter() - begin
+    return result
+
+
 @contextlib.contextmanager
 def _warnings() -> Iterator[None]:
     """Shows what readers warn of (places of maps, atoms left out) as lines on stderr."""
@@ -181,18 +192,22 @@ class MolmapOptions(Compute):
     """Margin around the atoms; three times the resolution if not given."""
     on_grid: _Map = None
     """Map whose grid is used."""
+    origin: Literal["sum", "header", "nstart"] = "sum"
+    """Where that map is, see `rmsfnet predict`."""
+    voxel: _Voxel = None
+    """Edge of a voxel of that map, if its header does not tell it."""
 
 
 def molmap(options: MolmapOptions) -> int:
     """Simulates the density of a model as `molmap` of Chimera and ChimeraX do: sim.mrc."""
-    from jaxprot.io.maps import read_map, write_map
+    from jaxprot.io.maps import write_map
     from jaxprot.io.outputs import RunDirectory
     from jaxprot.io.structures import read_structure
 
     run = RunDirectory(options.output, options.overwrite)
     with _warnings():
         structure = read_structure(options.model, models="all")
-        grid = None if options.on_grid is None else read_map(options.on_grid)
+        grid = None if options.on_grid is None else _read_map(options.on_grid, options.origin, options.voxel)
         from jaxprot.rmsfnet.simulate import simulate_map
 
         begin = time.perf_counter()
@@ -223,7 +238,9 @@ class CompareOptions(MapOptions):
     topology: _Model = None
     """PDB or mmCIF of the trajectory's atoms."""
     methods: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "rmsfnet,anm,gnm,contact,bfactor"
-    """Methods to compare."""
+    """Methods to compare: those of `rmsfnet predict`, and defmap (with --map and --defmap-weights)."""
+    defmap_weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Weights of a DEFMap that was trained here, such as scripts/rmsfnet_cross_validation.py leaves."""
     atoms: Literal["ca", "all"] = "ca"
     """What stands for a residue, of the network and of a reference with coordinates: its alpha carbon, or the mean over
     its heavy atoms. Tables are taken as they are."""
@@ -244,9 +261,11 @@ def compare(options: CompareOptions) -> int:
     from jaxprot.rmsfnet import targets
 
     methods = [name.strip() for name in options.methods.split(",") if name.strip()]
-    unknown = [name for name in methods if name not in Method.__args__]  # type: ignore[attr-defined]
-    if unknown or not methods:
-        raise InputError(f"--methods {options.methods}: known are {', '.join(Method.__args__)}")  # type: ignore[attr-defined]
+    known = (*get_args(Method), "defmap")
+    if not methods or not set(methods) <= set(known):
+        raise InputError(f"--methods {options.methods}: known are {', '.join(known)}")
+    if "defmap" in methods and (options.defmap_weights is None or options.map is None):
+        raise InputError("defmap needs --map, and its weights (--defmap-weights FILE)")
     run = RunDirectory(options.output, options.overwrite)
     timings: dict[str, float] = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
@@ -265,7 +284,10 @@ def compare(options: CompareOptions) -> int:
         timings["read"] = time.perf_counter() - begin
         for method in methods:
             try:
-                result, used = _flexibility(options, method, structure, volume, None, timings)
+                if method == "defmap":
+                    result, used = _defmap(options.defmap_weights, structure, volume, timings), None
+                else:
+                    result, used = _flexibility(options, method, structure, volume, None, timings)
                 found = targets.residue_rmsf(structure, result.rmsf, "ca" if options.atoms == "ca" else "heavy")
                 row = comparison.agreement(method, found, expected, angstrom=reference.angstrom)
             except InputError as error:
@@ -305,7 +327,8 @@ def compare(options: CompareOptions) -> int:
             temporary,
             chains=list(table["chain"][used_rows]),
         )
-    files = [*options.files, options.reference, *([options.topology] if options.topology else [])]
+    more = (options.topology, options.defmap_weights if "defmap" in methods else None)
+    files = [*options.files, options.reference, *(path for path in more if path is not None)]
     record(options, home, "rmsfnet compare", inputs=files, weights=weights, timings=timings)
     print(f"RMSF of {'alpha carbons' if options.atoms == 'ca' else 'residues (mean over heavy atoms)'}")
     print(f"{'method':<10}{'n':>6}{'pearson':>10}{'spearman':>10}{'rmse (A)':>10}")

@@ -19,10 +19,14 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import ndimage
 
-from jaxprot.core.errors import CheckpointError
+from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.core.structure import Structure
+from jaxprot.core.volume import Volume
+from jaxprot.rmsfnet import featurize
 from jaxprot.rmsfnet.data import Entry, _listed, agreement, read_entry
 from jaxprot.rmsfnet.featurize import SPACING
 from jaxprot.rmsfnet.model import Conv
+from jaxprot.rmsfnet.results import Flexibility
 from jaxprot.train.data import Batch, ShuffledBatches
 from jaxprot.train.task import Mean
 from jaxprot.weights import module, portable
@@ -189,6 +193,43 @@ def _by_batches(apply: Callable[[Any], Any], prepared: np.ndarray, voxels: np.nd
         rows = np.resize(np.arange(start, min(start + batch, len(voxels))), batch)
         out.append(np.asarray(apply(cut(prepared, voxels[rows])))[: len(voxels) - start])
     return np.concatenate(out) if out else np.zeros(0, np.float32)
+
+
+def predict_map(
+    volume: Volume, structure: Structure, model: DEFMap, resolution: float = RESOLUTION, batch: int = _BATCH
+) -> Flexibility:
+    """Flexibility of a model's atoms from the map around them.
+
+    Args:
+      volume: the map; it is brought to 1.5 Å.
+      structure: tells which voxels are predicted, those that hold atoms of proteins (of its first model). The network
+        does not see it.
+      model: the network.
+      resolution: Å that the map is smoothed to, as `load` tells.
+      batch: boxes at once.
+
+    Returns:
+      RMSF in Å, NaN for atoms outside the map or not of a protein.
+
+    Raises:
+      InputError: no atom is scored, none lies inside the map, or the map has one value everywhere.
+    """
+    structure = structure.first_model()
+    if not featurize.protein_atoms(structure).any():
+        raise InputError(f"{structure.name}: no residue with N, CA, C and O; DEFMap is read off at proteins only")
+    grid = featurize.resample(volume)
+    voxels = np.argwhere(featurize.atom_map(structure, grid))
+    if not len(voxels):
+        raise InputError(
+            f"{structure.name}: none of its atoms lies inside the map {grid.name} (its corner is at "
+            f"{np.round(grid.origin, 1).tolist()} Å); fit the model into the map, or choose another --origin"
+        )
+    prepared = prepare(low_pass(grid.data, resolution))
+    if not prepared.any():
+        raise InputError(f"{volume.name}: the map has one value everywhere; is it the right file?")
+    rmsf = np.full(grid.shape, np.nan)
+    rmsf[tuple(voxels.T)] = 10 ** predict(model, prepared, voxels, batch).astype(np.float64)
+    return dataclasses.replace(Flexibility.of(grid.with_data(rmsf, "rmsf"), structure), method="defmap")
 
 
 def load(path: str | os.PathLike) -> tuple[DEFMap, float]:

@@ -204,6 +204,42 @@ def test_molmap(run, model, density, tmp_path):
     assert done.code == 2 and "must be positive" in done.err and not (tmp_path / "c").exists()
 
 
+def test_molmap_on_the_grid_of_a_map_that_does_not_tell_all(run, model, density, tmp_path):
+    content = bytearray(density.read_bytes())
+    content[40:52] = bytes(12)  # the lengths of the cell
+    (tmp_path / "bare.mrc").write_bytes(content)
+    arguments = [model, "--on-grid", tmp_path / "bare.mrc"]
+    done = run("rmsfnet", "molmap", *arguments, "-o", tmp_path / "a")
+    assert done.code == 2 and "--voxel ANGSTROM" in done.err
+    assert run("rmsfnet", "molmap", *arguments, "--voxel", 1.2, "-o", tmp_path / "a").code == 0
+    expected = simulate_map(read_structure(model), on_grid=read_map(density))
+    np.testing.assert_allclose(read_map(tmp_path / "a" / "sim.mrc").data, expected.data, atol=1e-5)
+    assert run("rmsfnet", "molmap", *arguments, "--voxel", 1.2, "--origin", "nstart", "-o", tmp_path / "b").code == 0
+    assert (read_map(tmp_path / "b" / "sim.mrc").origin == 0).all()
+
+
+def test_compare_with_defmap(run, model, density, tmp_path):
+    from flax import nnx
+
+    from jaxprot.rmsfnet.defmap import DEFMap, DEFMapConfig
+    from jaxprot.weights import module, portable
+
+    network = DEFMap(DEFMapConfig(width=2, dense=8), rngs=nnx.Rngs(0))
+    header = {"system": "defmap", "config": dataclasses.asdict(network.cfg), "resolution": 4.0}
+    portable.save(tmp_path / "d.safetensors", module.flatten(nnx.state(network, nnx.Param)), header)
+    write_table({"resid": np.arange(1, 21), "rmsf": np.linspace(1, 2, 20)}, tmp_path / "r.csv")
+    arguments = ["--model", model, "--reference", tmp_path / "r.csv", "--methods", "defmap,contact"]
+    for more in ([], ["--map", density], ["--defmap-weights", tmp_path / "d.safetensors"]):
+        done = run("rmsfnet", "compare", *arguments, *more, "-o", tmp_path / "out")
+        assert done.code == 2 and "defmap needs --map, and its weights (--defmap-weights FILE)" in done.err
+    arguments += ["--map", density, "--defmap-weights", tmp_path / "d.safetensors", "-o", tmp_path / "out"]
+    done = run("rmsfnet", "compare", *arguments)
+    assert done.code == 0, done.err
+    table = read_table(tmp_path / "out" / "compare.csv")
+    assert table["method"].tolist() == ["defmap", "contact"] and (table["n"] == 20).all()
+    assert str(tmp_path / "d.safetensors") in json.loads((tmp_path / "out" / "run.json").read_text())["inputs"]
+
+
 def test_compare_with_ensemble_and_table(run, shared, tmp_path):
     folder = shared / "data" / "flexibility"
     arguments = ["--model", folder / "1ubi.pdb", "--methods", "anm,gnm,contact,bfactor"]

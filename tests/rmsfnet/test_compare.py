@@ -7,8 +7,9 @@ import pytest
 
 from jaxprot.core.errors import InputError
 from jaxprot.io.structures import read_structure, write_structure
-from jaxprot.io.tables import write_table
-from jaxprot.rmsfnet import compare
+from jaxprot.io.tables import read_table, write_table
+from jaxprot.rmsfnet import baselines, compare, featurize
+from jaxprot.rmsfnet.results import Flexibility
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,27 @@ def test_ensembles_have_values_of_alpha_carbons_or_of_all(structure, tmp_path):
     alpha, every = (compare.read_reference(tmp_path / "all.pdb", atoms=atoms) for atoms in ("ca", "all"))
     assert len(alpha.values) == len(every.values) == 76
     assert max(alpha.values.values()) < 0.5 < min(every.values.values())
+
+
+def test_the_published_table_has_the_residues_that_are_written(shared):
+    """6FBV: 25068 atoms are scored, and the rows are those of the published result, in its order."""
+    folder = shared / "data" / "flexibility"
+    published = read_table(folder / "6FBV_rmsfnet_published_mode3.csv")
+    structure = read_structure(folder / "6FBV.pdb")
+    assert structure.n_atoms > featurize.protein_atoms(structure).sum() == 25068
+    bfactor = baselines.rmsf(structure, "bfactor")
+    result = Flexibility.of_residues(structure, bfactor, "bfactor")
+    assert np.isfinite(result.rmsf[featurize.protein_atoms(structure)]).all()
+    rows = result.residues()
+    assert len(rows["resid"]) == 3217
+    for column in ("chain", "resid", "icode", "resname"):
+        np.testing.assert_array_equal(rows[column], published[column])
+    found = 8 * np.pi**2 / 3 * rows["rmsf_angstrom"] ** 2
+    np.testing.assert_allclose(found, published["model_bfactor_ca_A2"], rtol=1e-3)
+    reference = compare.read_reference(folder / "6FBV_rmsfnet_published_mode3.csv")
+    expected = compare.matched(structure, reference)
+    assert not reference.angstrom and np.isfinite(expected).sum() == 3217
+    np.testing.assert_array_equal(expected[np.isfinite(expected)], published["rmsf_z_residue_mean"])
 
 
 def test_agreement():

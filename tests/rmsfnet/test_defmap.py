@@ -1,15 +1,19 @@
 """DEFMap: shapes, sums against plain numpy, preparation of maps, the task in the training engine."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from jaxprot.core.errors import CheckpointError
-from jaxprot.rmsfnet import defmap
+from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.io.structures import read_structure
+from jaxprot.rmsfnet import defmap, featurize
 from jaxprot.rmsfnet.data import Entry, write_entry
 from jaxprot.rmsfnet.defmap import DEFMap, DEFMapConfig, DEFMapTask
+from jaxprot.rmsfnet.simulate import simulate_map
 from jaxprot.train.loop import fit
 from jaxprot.train.task import OptimConfig, TrainConfig
 from jaxprot.weights import module, portable
@@ -169,3 +173,37 @@ def test_weights_of_another_model_are_refused(tmp_path):
     portable.save(path, {"a": np.zeros(1)}, {"system": "defmap", "config": {"width": 2}})
     with pytest.raises(CheckpointError, match="missing"):
         defmap.load(path)
+
+
+def test_a_map_and_a_model_from_files_to_values(example):
+    """Every atom has the value that the network gives the box of its voxel, on the map's own grid here."""
+    structure = read_structure(example("trpcage"))
+    volume = simulate_map(structure, 3.0, 1.5, padding=9)
+    model = DEFMap(TINY, rngs=nnx.Rngs(0))
+    found = defmap.predict_map(volume, structure, model, resolution=4.0)
+    assert found.method == "defmap" and found.volume.shape == volume.shape
+    scored = featurize.protein_atoms(structure)
+    np.testing.assert_array_equal(np.isnan(found.rmsf), ~scored)
+    prepared = defmap.prepare(defmap.low_pass(volume.data, 4.0))
+    index = np.floor((structure.xyz - volume.origin) / 1.5)[:, ::-1].astype(int)
+    for atom in np.flatnonzero(scored)[::40]:
+        z, y, x = index[atom]
+        box = prepared[z - 5 : z + 5, y - 5 : y + 5, x - 5 : x + 5]
+        assert found.rmsf[atom] == pytest.approx(10 ** float(plain(model, box)), rel=1e-4)
+    assert np.isfinite(found.volume.data).sum() == len(np.unique(index[scored], axis=0))
+    other = dataclasses.replace(volume, data=volume.data[::2, ::2, ::2], voxel=volume.voxel * 2)
+    assert np.isfinite(defmap.predict_map(other, structure, model).rmsf[scored]).all()  # resampled
+
+
+def test_maps_and_models_that_make_no_prediction(example):
+    structure = read_structure(example("trpcage"))
+    volume = simulate_map(structure, 3.0, 1.5)
+    model = DEFMap(TINY, rngs=nnx.Rngs(0))
+    cases = {
+        "no residue with N, CA, C and O": (volume, structure.select(structure.atom_name == "CA")),
+        "none of its atoms lies inside": (dataclasses.replace(volume, origin=volume.origin + 500), structure),
+        "one value everywhere": (volume.with_data(volume.data * 0), structure),
+    }
+    for message, (map_, atoms) in cases.items():
+        with pytest.raises(InputError, match=message):
+            defmap.predict_map(map_, atoms, model)
