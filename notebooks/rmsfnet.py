@@ -82,7 +82,8 @@ table.sort_values("rmsf_angstrom", ascending=False).head(8)
 # %% [markdown]
 # ## Along the chain
 # The mean over the atoms of each residue. What counts is which parts stand out: the shipped weights are a stand-in that
-# learnt from B factors, coarse-grained dynamics and elastic networks, so an Å of theirs is no Å of a molecular dynamics simulation.
+# learnt from B factors, coarse-grained dynamics and elastic networks, so an Å of theirs is no Å of a molecular dynamics
+# simulation.
 
 # %%
 result.plot(FOLDER / "trace.png")

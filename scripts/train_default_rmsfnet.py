@@ -162,7 +162,7 @@ def simulated_entry(structure: Any, rmsf: Any, blur: Any, rng: Any) -> Any:
 
     low, high = structure.xyz.min(0) - 12.0, structure.xyz.max(0) + 12.0
     model = simulate_map(structure, on_grid=cubic(low, high, structure.name))
-    return make_entry(structure, rmsf, simulated_volume(structure, blur, rng), simulated=model)
+    return make_entry(structure, rmsf, simulated_volume(structure, blur, rng), simulated=model, geometry="exact")
 
 
 def fluctuations(folder: pathlib.Path | None, part: str) -> dict[str, Any]:

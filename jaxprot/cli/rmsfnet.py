@@ -350,6 +350,8 @@ class DatasetOptions(Compute):
     """Where the maps are, see `rmsfnet predict`."""
     voxel: _Voxel = None
     """Edge of a voxel, for maps whose headers do not tell it."""
+    geometry: Literal["published", "exact"] = "published"
+    """As the published network reads maps, or on one exact grid and without hydrogens, as the shipped weights do."""
 
 
 def dataset(options: DatasetOptions) -> int:
@@ -399,7 +401,7 @@ def dataset(options: DatasetOptions) -> int:
         frames = read_trajectory(home / trajectory, atoms, heavy=heavy)
         values = targets.on_structure(structure, frames)
         volume = _read_map(home / map_, options.origin, options.voxel)
-        entry = make_entry(structure, values, volume, name)
+        entry = make_entry(structure, values, volume, name, geometry=options.geometry)
         # mmCIF stays mmCIF: it holds digits and names that a PDB file does not.
         suffix = "cif" if model.lower().removesuffix(".gz").endswith("cif") else "pdb"
         (folder / part / "models").mkdir(parents=True, exist_ok=True)

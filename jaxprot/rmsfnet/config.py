@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 Variant = Literal["both", "map", "pdb"]
+Geometry = Literal["published", "exact"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class RMSFNetConfig:
     variant: Variant = "both"
     width: int = 32
     dropout: float = 0.2
-    geometry: Literal["published", "exact"] = "published"
+    geometry: Geometry = "published"
     hydrogens: bool = True
 
     def __post_init__(self):

@@ -24,7 +24,7 @@ from jaxprot.core.structure import Structure
 from jaxprot.core.volume import Volume
 from jaxprot.io.outputs import atomic_path
 from jaxprot.rmsfnet import featurize
-from jaxprot.rmsfnet.config import RMSFNetConfig
+from jaxprot.rmsfnet.config import Geometry, RMSFNetConfig
 from jaxprot.rmsfnet.featurize import SPACING
 from jaxprot.rmsfnet.model import BOX, CORE, RMSFNet
 from jaxprot.rmsfnet.simulate import simulate_map
@@ -49,6 +49,7 @@ class Entry(NamedTuple):
       voxels: (n, 3) voxels z, y, x that hold atoms.
       target: (n,) mean log10(RMSF / Å + 1) of the atoms in each.
       origin: (3,) place x, y, z of voxel 0 in Å; None in files that were written without.
+      geometry: how the maps were made, see `RMSFNetConfig`; "" in files that were written without.
     """
 
     name: str
@@ -57,10 +58,16 @@ class Entry(NamedTuple):
     voxels: np.ndarray
     target: np.ndarray
     origin: np.ndarray | None = None
+    geometry: str = ""
 
 
 def make_entry(
-    structure: Structure, rmsf: np.ndarray, volume: Volume, name: str | None = None, simulated: Volume | None = None
+    structure: Structure,
+    rmsf: np.ndarray,
+    volume: Volume,
+    name: str | None = None,
+    simulated: Volume | None = None,
+    geometry: Geometry = "published",
 ) -> Entry:
     """An entry of a triple.
 
@@ -72,15 +79,20 @@ def make_entry(
       volume: the map, resampled where it needs to be.
       name: instead of the structure's.
       simulated: the model's simulated map (4 Å, on 1.5 Å), if it is there already.
+      geometry: see `RMSFNetConfig`; with `exact` (which the shipped weights read) hydrogens are left out of the
+        simulated map as well.
 
     Raises:
       InputError: no scored atom with a value lies inside the map.
     """
-    grid = volume if np.all(volume.voxel == SPACING) else featurize.resample(volume)
-    simulated = simulated if simulated is not None else simulate_map(structure)
+    exact = geometry == "exact"
+    grid = volume if np.all(volume.voxel == SPACING) else featurize.resample(volume, exact)
+    if simulated is None:
+        shown = structure.select(~np.isin(structure.element, ("H", "D"))) if exact else structure
+        simulated = simulate_map(shown, on_grid=grid if exact else None)
     boxes = featurize.Boxes(grid, simulated, "model", np.zeros(0, np.int64))
     voxels, target = targets(structure, rmsf, grid)
-    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target, grid.origin)
+    return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target, grid.origin, geometry)
 
 
 def targets(structure: Structure, rmsf: np.ndarray, grid: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +131,7 @@ def write_entry(entry: Entry, folder: str | os.PathLike) -> pathlib.Path:
             model=entry.model.astype(np.float16),
             voxels=entry.voxels,
             target=entry.target,
+            geometry=entry.geometry,
             **place,
         )
     return path
@@ -133,7 +146,8 @@ def read_entry(path: str | os.PathLike) -> Entry:
     try:
         with np.load(path) as z:
             arrays = {name: z[name] for name in ("map", "model", "voxels", "target")}
-            return Entry(pathlib.Path(path).stem, **arrays, origin=z["origin"] if "origin" in z else None)
+            origin, geometry = (z[name] if name in z else None for name in ("origin", "geometry"))
+            return Entry(pathlib.Path(path).stem, **arrays, origin=origin, geometry=str(geometry or ""))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not an entry of a flexibility data set ({error})") from error
 
@@ -189,14 +203,24 @@ class FlexibilityTask:
     @functools.cached_property
     def entries(self) -> list[Entry]:
         """Training entries."""
-        return [read_entry(path) for path in _listed(self.train)]
+        return self._read(_listed(self.train))
 
     @functools.cached_property
     def held_out(self) -> list[Entry]:
         """Entries to evaluate."""
         paths = _listed(self.val)
         chosen = np.unique(np.linspace(0, len(paths) - 1, min(self.held, len(paths))).astype(int))
-        return [read_entry(paths[i]) for i in chosen]
+        return self._read([paths[i] for i in chosen])
+
+    def _read(self, paths: list[pathlib.Path]) -> list[Entry]:
+        entries = [read_entry(path) for path in paths]
+        for path, entry in zip(paths, entries, strict=True):
+            if entry.geometry not in ("", self.model.geometry):
+                raise InputError(
+                    f"{path}: made in the {entry.geometry} geometry, and the network reads {self.model.geometry}; set "
+                    f'RMSFNetConfig(geometry="{entry.geometry}"), or make the entries anew (`--geometry`)'
+                )
+        return entries
 
     @functools.cached_property
     def _tiles(self) -> np.ndarray:

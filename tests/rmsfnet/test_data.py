@@ -168,6 +168,22 @@ def test_every_target_is_in_one_tile(entry, core):
         assert min(count) > 0 and sum(count) == len(entry.voxels)
 
 
+def test_exact_entries_hold_no_hydrogens_and_lie_on_the_maps_grid(structure, rmsf, tmp_path):
+    volume = simulate_map(structure, 3.0, 1.1, padding=7)
+    made = data.make_entry(structure, rmsf, volume, geometry="exact")
+    grid = featurize.resample(volume, exact=True)
+    heavy = structure.select(structure.element != "H")
+    np.testing.assert_allclose(made.model, simulate_map(heavy, on_grid=grid).data, atol=1e-6)
+    np.testing.assert_array_equal(made.map, grid.data)
+    data.write_entry(made, tmp_path)
+    assert data.read_entry(tmp_path / f"{made.name}.npz").geometry == "exact"
+    task = data.FlexibilityTask(str(tmp_path), str(tmp_path), model=RMSFNetConfig(width=2))
+    with pytest.raises(InputError, match="made in the exact geometry, and the network reads published"):
+        task.entries  # noqa: B018
+    exact = dataclasses.replace(task, model=RMSFNetConfig(width=2, geometry="exact", hydrogens=False))
+    assert len(exact.entries) == len(exact.held_out) == 1
+
+
 def test_boxes_with_few_targets_are_left_out(entry):
     every, some = data.tiles([entry], 10), data.tiles([entry], 10, least=20)
     count = [np.isfinite(data.cut(entry, corner, 10, RMSFNetConfig())[1]).sum() for corner in every[:, 1:]]
