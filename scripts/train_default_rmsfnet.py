@@ -2,14 +2,15 @@
 
     python scripts/simulate_fluctuations.py --output runs/fluctuations
     python scripts/train_default_rmsfnet.py prepare --data runs/flexibility --simulated runs/fluctuations
-    python scripts/train_default_rmsfnet.py train --run runs/first --variant pdb --steps 700
-    python scripts/train_default_rmsfnet.py train --run runs/second --variant both --start PDB --steps 500
-    python scripts/train_default_rmsfnet.py train --run runs/second --variant pdb --start PDB --steps 300
-    python scripts/train_default_rmsfnet.py train --run runs/second --variant map --start PDB --steps 200
-    python scripts/train_default_rmsfnet.py export --run runs/second --variant both          # and pdb, map
+    python scripts/train_default_rmsfnet.py train --run runs/a --variant pdb --steps 700
+    python scripts/train_default_rmsfnet.py train --run runs/b --variant both --steps 500 --start PDB
+    python scripts/train_default_rmsfnet.py train --run runs/b --variant map --steps 120 --start PDB
+    python scripts/train_default_rmsfnet.py train --run runs/c --variant pdb --steps 250 --start BOTH
+    python scripts/train_default_rmsfnet.py train --run runs/c --variant both --steps 400 --start BOTH
+    python scripts/train_default_rmsfnet.py export --run runs/c --variant both          # and so on
 
-with `--data runs/flexibility` for each, and PDB = runs/first/pdb/best.safetensors: what maps have in common is learnt
-once, from models alone.
+with `--data runs/flexibility` for each, PDB = runs/a/pdb/best.safetensors and BOTH = runs/b/both/best.safetensors: what
+maps have in common is learnt once, from models alone.
 
 There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part as a
 share of its mean over the chain:

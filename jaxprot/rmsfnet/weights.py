@@ -21,6 +21,7 @@ from jaxprot.weights import inspect, module
 from jaxprot.weights.convert import Rule, fill, rename
 
 _EPSILON = 1e-5
+_MAXIMUM = 1.36  # mean largest density of simulated maps at 4 Å, of proteins without hydrogens
 _STATISTICS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
@@ -139,11 +140,11 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
     """The network with batch normalisation, to train on from weights.
 
     Weights for one input may start the network for both: they become those of the model's channel (of the map's, if
-    they read a map), and the other channel starts with small random ones.
+    they read a map), and the other channel starts with small random ones. Weights for both may start a network for one,
+    which takes those of its channel.
 
     Raises:
-      CheckpointError: not such weights, of another width, for both inputs where one is wanted, or without batch
-        normalisation.
+      CheckpointError: not such weights, of another width, or without batch normalisation.
     """
     source, tensors, _ = read(path)
     name = "conv0_0.conv1.kernel"
@@ -152,6 +153,9 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
         fresh = np.asarray(jax.random.normal(rngs.params(), tensors[name].shape)) * 0.1 * tensors[name].std()
         pair = (tensors[name], fresh) if source.variant == "map" else (fresh, tensors[name])
         tensors[name] = np.concatenate(pair, axis=3)
+    elif cfg.variant != "both" and source.variant == "both":
+        # Alone, the model's map is divided by its maximum; beside a map it is not.
+        tensors[name] = tensors[name][:, :, :, :1] if cfg.variant == "map" else tensors[name][:, :, :, 1:] * _MAXIMUM
     expected = shapes(cfg)
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += [key for key in expected.keys() & tensors.keys() if expected[key] != tensors[key].shape]

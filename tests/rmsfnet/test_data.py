@@ -244,6 +244,21 @@ def test_training_starts_from_weights_of_one_input(folders, started, key):
     assert nnx.state(alike, nnx.BatchStat)
 
 
+def test_training_for_one_input_starts_from_weights_for_both(folders, started, key, tmp_path):
+    from jaxprot.weights import portable
+
+    _, tensors = started
+    both = np.concatenate([tensors["conv0_0.conv1.kernel"], 2 * tensors["conv0_0.conv1.kernel"]], axis=3)
+    header = {"system": "rmsfnet", "config": {"variant": "both", "width": 2}}
+    portable.save(tmp_path / "both.safetensors", tensors | {"conv0_0.conv1.kernel": both}, header)
+    for variant, factor in (("map", 1.0), ("pdb", 2 * 1.36)):
+        cfg = RMSFNetConfig(variant=variant, width=2)
+        task = data.FlexibilityTask(
+            str(folders / "train"), str(folders / "val"), model=cfg, weights=str(tmp_path / "both.safetensors")
+        )
+        np.testing.assert_allclose(task.build(key).conv0_0.conv1.kernel[...], factor * both[:, :, :, :1], rtol=1e-6)
+
+
 def test_weights_of_another_width_do_not_start(folders, started, key):
     from jaxprot.core.errors import CheckpointError
 
