@@ -108,3 +108,51 @@ def molmap(
     padded = jnp.zeros([n + 2 * pad for n, pad in zip(shape, pads, strict=True)], cubes.dtype)
     padded = lax.scatter_add(padded, jnp.stack(starts, 1), cubes, _DNUMS, mode="promise_in_bounds")
     return padded[tuple(slice(pad, pad + n) for n, pad in zip(shape, pads, strict=True))]
+
+
+def grid_line(side: int, spacing: float, published: bool = True) -> np.ndarray:
+    """(side,) float64 coordinates of the pixels of a projection in Å; the origin is pixel side // 2.
+
+    Args:
+      side: pixels.
+      spacing: Å.
+      published: with cryoSTAR's origin for odd sides, one pixel further.
+    """
+    first = -((side + 1) // 2 if published else side // 2)
+    return (first + np.arange(side)) * spacing
+
+
+def project(
+    xy: Float[Array, "n 2"],
+    amplitude: Float[Array, "n"],
+    sigma: Float[Array, "n"] | float,
+    line: Float[Array, "d"],
+) -> Float[Array, "d d"]:
+    """Image of round Gaussians seen along z, each of height `amplitude`: one matrix product.
+
+    Args:
+      xy: places x, y in Å, rotated.
+      amplitude: heights; 0 for padding.
+      sigma: standard deviations in Å.
+      line: coordinates of the pixels in Å, the same for columns (x) and rows (y).
+
+    Returns:
+      image[y, x].
+    """
+    width = jnp.broadcast_to(jnp.asarray(sigma, xy.dtype), xy.shape[:1])
+    scaled = (jnp.asarray(line, xy.dtype)[None, None] - xy.T[:, :, None]) / width[None, :, None]
+    x, y = jnp.exp(-0.5 * scaled**2)
+    return (y * amplitude[:, None]).T @ x
+
+
+def density(
+    xyz: Float[Array, "n 3"],
+    amplitude: Float[Array, "n"],
+    sigma: Float[Array, "n"] | float,
+    line: Float[Array, "d"],
+) -> Float[Array, "d d d"]:
+    """Map [z, y, x] of the Gaussians whose projections `project` gives, section by section."""
+    width = jnp.broadcast_to(jnp.asarray(sigma, xyz.dtype), xyz.shape[:1])
+    scaled = (jnp.asarray(line, xyz.dtype)[None, None] - xyz.T[:, :, None]) / width[None, :, None]
+    x, y, z = jnp.exp(-0.5 * scaled**2)
+    return lax.map(lambda height: (y * (height * amplitude)[:, None]).T @ x, z.T)

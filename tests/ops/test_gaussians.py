@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from jaxprot.ops import gaussians
 from jaxprot.ops.gaussians import SIGMA_FACTOR, SIGMA_FACTORS, molmap
 
 
@@ -102,3 +103,43 @@ def test_batch_equals_loop(atoms):
 def test_refuses(atoms, wrong):
     with pytest.raises(ValueError, match="resolution"):
         molmap(*atoms, **({"resolution": 4.0, "spacing": 1.5, "shape": (8, 8, 8)} | wrong))
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_projections_of_a_density_are_projections(side):
+    xyz = jax.random.normal(jax.random.key(0), (6, 3)) * 2
+    amplitude = jnp.arange(1.0, 7.0)
+    line = jnp.asarray(gaussians.grid_line(side, 1.5, published=False))
+    assert line[side // 2] == 0
+    image = gaussians.project(xyz[:, :2], amplitude, 2.0, line)
+    fine = jnp.linspace(-30, 30, 400)
+    heights = jnp.exp(-0.5 * ((fine[:, None] - xyz[None, :, 2]) / 2.0) ** 2).sum(0) * (fine[1] - fine[0])
+    volume = gaussians.density(xyz, amplitude / heights, 2.0, line)
+    assert image.shape == (side, side) and volume.shape == (side, side, side)
+    x, y, z = (int(jnp.argmin(jnp.abs(line - value))) for value in xyz[0])
+    offset = jnp.stack([line[x], line[y], line[z]])[None] - xyz
+    np.testing.assert_allclose(
+        volume[z, y, x], jnp.sum(amplitude / heights * jnp.exp(-jnp.sum(offset**2, 1) / 8)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        image[y, x], jnp.sum(amplitude * jnp.exp(-jnp.sum(offset[:, :2] ** 2, 1) / 8)), rtol=1e-5
+    )
+
+
+@pytest.mark.golden
+def test_projections_of_the_published_code(goldens):
+    z = np.load(goldens("cryostar") / "04_projection.npz")
+    xyz = jnp.einsum("bij,bnj->bni", jnp.asarray(z["rotmat"]), jnp.asarray(z["mus"]))
+    amplitude, sigma = jnp.asarray(z["amps"][0]), jnp.asarray(z["sigmas_var"][0])
+    for name, width, side, pixel in (
+        ("proj_sigma2", 2.0, 64, 2.0),
+        ("proj_sigmavar", sigma, 64, 2.0),
+        ("proj_odd33", sigma, 33, 4.0),
+    ):
+        line = jnp.asarray(gaussians.grid_line(side, pixel))
+        found = jax.vmap(lambda x, width=width, line=line: gaussians.project(x[:, :2], amplitude, width, line))(xyz)
+        np.testing.assert_allclose(found, z[name], rtol=1e-4, atol=1e-5 * z[name].max())
+    np.testing.assert_allclose(gaussians.grid_line(33, 4.0), z["grid_odd33"])
+    line = jnp.asarray(gaussians.grid_line(32, 4.0))
+    found = gaussians.density(jnp.asarray(z["mus"][0]), amplitude, 2.0, line)
+    np.testing.assert_allclose(found, z["density_zyx_32"], rtol=1e-4, atol=1e-5 * z["density_zyx_32"].max())
