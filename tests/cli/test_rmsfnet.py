@@ -422,8 +422,10 @@ def test_parts_of_a_dataset_are_what_experiments_read(run, triple, root, tmp_pat
     assert names(tmp_path / "out") == {"train", "val", "c.npz", "models", "run.json"}
     assert names(tmp_path / "out" / "train") == {"a.npz", "models"}
     assert names(tmp_path / "out" / "val" / "models") == {"b.cif"}
-    monkeypatch.setenv("JAXPROT_FLEXIBILITY", str(tmp_path / "out"))
-    for name in ("default", "paper"):
+    exact = run("rmsfnet", "dataset", triple / "parts.csv", "--geometry", "exact", "-o", tmp_path / "exact")
+    assert exact.code == 0, exact.err
+    for name, folder in (("default", "exact"), ("paper", "out")):
+        monkeypatch.setenv("JAXPROT_FLEXIBILITY", str(tmp_path / folder))
         task = load_experiment(root / "experiments" / "rmsfnet" / f"{name}.py").task
         assert [one.name for one in task.entries] == ["a"] and [one.name for one in task.held_out] == ["b"]
     (triple / "parts.csv").write_text("\n".join([lines[0], f"a,{row},test", ""]))
