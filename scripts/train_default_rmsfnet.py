@@ -12,18 +12,19 @@
 with `--data runs/flexibility` for each, PDB = runs/a/pdb/best.safetensors and BOTH = runs/b/both/best.safetensors: what
 maps have in common is learnt once, from models alone.
 
-There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part as a
-share of its mean over the chain:
+There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part an
+amplitude of root mean square 1 over the chain:
 
-    RMSF = L * sqrt(0.5 B + 0.3 S + 0.2 N)
+    RMSF = L * (0.4 B + 0.6 (N + 0.4 S) / norm)
 
-B is the atom's crystallographic B factor, S the mean squared fluctuation of its residue in a structure-based
-simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), N the mean of those by the anisotropic
-network, the parameter-free Gaussian network and the contact number. L is the chain's fluctuation in the simulation, in
-Å. Where a part is missing, the others fill its share. The map of an entry is simulated at 2-4 Å from the chain in a
-random orientation, each atom blurred by a random share of the fluctuation that B and N tell of, with noise; a quarter
-of the maps are blurred evenly. `JAXPROT_DATA` names the folder with `structures/`. `export` calibrates the scale on the
-ubiquitin ensemble 2K39 (`flexibility/`).
+B is the square root of the atom's crystallographic B factor, S the fluctuation of its residue in a structure-based
+simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), N the sum of those by the anisotropic
+network, the parameter-free Gaussian network, the contact number and the weighted contact number. L is the chain's
+fluctuation in the simulation, in Å. Where a part is missing, the others fill its share.
+
+The map of an entry is simulated at 2-4 Å from the chain in a random orientation, each atom blurred by a random share of
+its B factor and its network's fluctuation, with noise; a quarter of the maps are blurred evenly. `JAXPROT_DATA` names
+the folder with `structures/`. `export` calibrates the scale on the ubiquitin ensemble 2K39 (`flexibility/`).
 """
 
 from __future__ import annotations
@@ -43,33 +44,46 @@ DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "dat
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
 REFERENCE = 0.9  # Å: L of chains that were not simulated, about the median of the others
 LEVELS = 0.6, 1.6  # Å: L is kept between them
-SHARE_B, SHARE_SIMULATED = 0.5, 0.6  # of B in the label, of S in the rest
-LARGEST_SHARE = 16.0  # of one residue in the mean of its chain, so that a loose end does not make all others stiff
-BLURRED = 0.7 / 0.9  # share of the label without S that blurs the map
+SHARE_B, SHARE_SIMULATED = 0.4, 0.4  # of B in the label, of S beside N
+LARGEST = 4.0  # times its median in the chain, at most, so that a loose end does not make all others stiff
+BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
 
 
-def share(squared: Any) -> Any:
-    """Squared fluctuations as shares of their mean, a missing one as the mean."""
+def amplitude(values: Any) -> Any:
+    """Values of root mean square 1, a missing one as the median, large ones cut."""
     import numpy as np
 
-    squared = np.where(np.isfinite(squared), squared, np.nanmean(squared))
-    out = np.minimum(squared / squared.mean(), LARGEST_SHARE)
-    return out / out.mean()
+    values = np.asarray(values, np.float64)
+    middle = np.nanmedian(values)
+    values = np.minimum(np.where(np.isfinite(values), values, middle), LARGEST * middle)
+    return values / np.sqrt(np.mean(values**2))
 
 
-def network_share(structure: Any) -> Any:
-    """N: squared fluctuation of each residue from contacts alone."""
+def networks(structure: Any) -> list[Any]:
+    """Amplitudes of residues by contacts alone: anisotropic and parameter-free network, contact numbers."""
     import numpy as np
 
     from jaxprot.rmsfnet import baselines
 
     atoms = baselines.alpha_carbons(structure)
-    free = np.full(structure.n_residues, np.nan)
-    free[structure.atom_residue[atoms]] = parameter_free(structure.xyz[atoms].astype(np.float64))
-    parts = [np.square(baselines.rmsf(structure, method).astype(np.float64)) for method in ("anm", "contact")]
-    return sum(share(part) for part in (*parts, free)) / 3
+    xyz = structure.xyz[atoms].astype(np.float64)
+    found = [baselines.rmsf(structure, method) for method in ("anm", "contact")]
+    for values in (np.sqrt(parameter_free(xyz)), 1 / np.sum(inverse_squares(xyz), axis=1)):
+        whole = np.full(structure.n_residues, np.nan)
+        whole[structure.atom_residue[atoms]] = values
+        found.append(whole)
+    return [amplitude(values) for values in found]
+
+
+def refined_amplitude(structure: Any) -> Any:
+    """Square roots of the B factors of atoms, root mean square 1, extremes cut."""
+    import numpy as np
+
+    low, high = np.percentile(structure.bfactor, [0.5, 99.5])
+    root = np.sqrt(np.clip(structure.bfactor.astype(np.float64), max(low, 1.0), high))
+    return root / np.sqrt(np.mean(root**2))
 
 
 def labels(structure: Any, refined: bool, simulated: Any = None) -> Any:
@@ -82,18 +96,30 @@ def labels(structure: Any, refined: bool, simulated: Any = None) -> Any:
     """
     import numpy as np
 
-    network, level = network_share(structure), REFERENCE
+    moves, level = amplitude(sum(networks(structure))), REFERENCE
     if simulated is not None and np.isfinite(simulated).any():
-        squared = np.square(simulated.astype(np.float64))
-        squared = np.minimum(squared, LARGEST_SHARE * np.nanmean(squared))
-        level = float(np.clip(np.sqrt(np.nanmean(squared)), *LEVELS))
-        network = SHARE_SIMULATED * share(squared) + (1 - SHARE_SIMULATED) * network
-    network = network[structure.atom_residue]
-    if not refined:
-        return level * np.sqrt(network)
-    low, high = np.percentile(structure.bfactor, [0.5, 99.5])
-    blur = np.clip(structure.bfactor.astype(np.float64), max(low, 1.0), high)
-    return level * np.sqrt(SHARE_B * blur / blur.mean() + (1 - SHARE_B) * network)
+        cut = np.minimum(simulated.astype(np.float64), LARGEST * np.nanmedian(simulated))
+        level = float(np.clip(np.sqrt(np.nanmean(cut**2)), *LEVELS))
+        moves = amplitude(moves + SHARE_SIMULATED * amplitude(simulated))
+    moves = moves[structure.atom_residue]
+    return level * (SHARE_B * refined_amplitude(structure) + (1 - SHARE_B) * moves if refined else moves)
+
+
+def blurring(structure: Any, refined: bool) -> Any:
+    """Fluctuation of every atom in Å of which a share blurs its density: what B factors and networks tell."""
+    import numpy as np
+
+    squared = sum(np.square(one) for one in networks(structure)[:3])[structure.atom_residue] / 3
+    if refined:
+        squared = (squared + np.square(refined_amplitude(structure))) / 2
+    return BLURRED * np.sqrt(squared)
+
+
+def inverse_squares(xyz: Any) -> Any:
+    """(n, n) inverse squared distances of (n, 3) points in 1/Å², 0 for a point and itself."""
+    import numpy as np
+
+    return 1 / (np.maximum(np.square(xyz[:, None] - xyz[None]).sum(-1), 1.0) + np.diag(np.full(len(xyz), np.inf)))
 
 
 def parameter_free(xyz: Any) -> Any:
@@ -109,10 +135,8 @@ def parameter_free(xyz: Any) -> Any:
     """
     import numpy as np
 
-    n = len(xyz)
-    squared = np.maximum(np.square(xyz[:, None] - xyz[None]).sum(-1), 1.0) + np.diag(np.full(n, np.inf))
-    kirchhoff = np.diag((1 / squared).sum(1)) - 1 / squared
-    return np.diag(np.linalg.inv(kirchhoff + 1 / n)) - 1 / n
+    n, springs = len(xyz), inverse_squares(xyz)
+    return np.diag(np.linalg.inv(np.diag(springs.sum(1)) - springs + 1 / n)) - 1 / n
 
 
 def moved(structure: Any, rng: Any) -> Any:
@@ -186,7 +210,7 @@ def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int |
     from jaxprot.io.structures import write_structure
     from jaxprot.rmsfnet.data import write_entry
 
-    constants = ("REFERENCE", "LEVELS", "SHARE_B", "SHARE_SIMULATED", "LARGEST_SHARE", "BLURRED", "UNIFORM")
+    constants = ("REFERENCE", "LEVELS", "SHARE_B", "SHARE_SIMULATED", "LARGEST", "BLURRED", "UNIFORM")
     settings = {name: globals()[name] for name in constants}
     keep_settings(folder, settings | {"simulated": simulations is not None})
     started = time.time()
@@ -199,10 +223,10 @@ def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int |
                 continue
             rng = np.random.default_rng([number, part == "train"])
             try:
-                rmsf, blur = labels(structure, refined, simulated.get(structure.name)), labels(structure, refined)
+                rmsf = labels(structure, refined, simulated.get(structure.name))
                 turned = moved(structure, rng)
                 write_structure(turned, home / "models" / f"{structure.name}.pdb")
-                write_entry(simulated_entry(turned, rmsf, BLURRED * blur, rng), home)
+                write_entry(simulated_entry(turned, rmsf, blurring(structure, refined), rng), home)
             except InputError as error:
                 print(f"left out: {error}")
             if number % 50 == 0:
