@@ -2,15 +2,13 @@
 
     python scripts/simulate_fluctuations.py --output runs/fluctuations
     python scripts/train_default_rmsfnet.py prepare --data runs/flexibility --simulated runs/fluctuations
-    python scripts/train_default_rmsfnet.py train --run runs/a --variant pdb --steps 700
-    python scripts/train_default_rmsfnet.py train --run runs/b --variant both --steps 500 --start PDB
-    python scripts/train_default_rmsfnet.py train --run runs/b --variant map --steps 120 --start PDB
-    python scripts/train_default_rmsfnet.py train --run runs/c --variant pdb --steps 250 --start BOTH
-    python scripts/train_default_rmsfnet.py train --run runs/c --variant both --steps 400 --start BOTH
-    python scripts/train_default_rmsfnet.py export --run runs/c --variant both          # and so on
+    python scripts/train_default_rmsfnet.py train --run runs/rmsfnet --variant pdb --steps 700
+    python scripts/train_default_rmsfnet.py train --run runs/rmsfnet --variant both --start PDB
+    python scripts/train_default_rmsfnet.py train --run runs/rmsfnet --variant map --start PDB
+    python scripts/train_default_rmsfnet.py export --run runs/rmsfnet --variant both          # and so on
 
-with `--data runs/flexibility` for each, PDB = runs/a/pdb/best.safetensors and BOTH = runs/b/both/best.safetensors: what
-maps have in common is learnt once, from models alone.
+with `--data runs/flexibility` for each, and PDB = runs/rmsfnet/pdb/best.safetensors: what maps have in common is learnt
+once, from models alone. The card tells the steps of the shipped weights; they can be trained on (`--start`).
 
 There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part an
 amplitude of root mean square 1 over the chain:
