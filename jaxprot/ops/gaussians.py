@@ -139,9 +139,7 @@ def project(
     Returns:
       image[y, x].
     """
-    width = jnp.broadcast_to(jnp.asarray(sigma, xy.dtype), xy.shape[:1])
-    scaled = (jnp.asarray(line, xy.dtype)[None, None] - xy.T[:, :, None]) / width[None, :, None]
-    x, y = jnp.exp(-0.5 * scaled**2)
+    x, y = _profiles(xy, sigma, line)
     return (y * amplitude[:, None]).T @ x
 
 
@@ -152,7 +150,14 @@ def density(
     line: Float[Array, "d"],
 ) -> Float[Array, "d d d"]:
     """Map [z, y, x] of the Gaussians whose projections `project` gives, section by section."""
-    width = jnp.broadcast_to(jnp.asarray(sigma, xyz.dtype), xyz.shape[:1])
-    scaled = (jnp.asarray(line, xyz.dtype)[None, None] - xyz.T[:, :, None]) / width[None, :, None]
-    x, y, z = jnp.exp(-0.5 * scaled**2)
+    x, y, z = _profiles(xyz, sigma, line)
     return lax.map(lambda height: (y * (height * amplitude)[:, None]).T @ x, z.T)
+
+
+def _profiles(
+    places: Float[Array, "n k"], sigma: Float[Array, "n"] | float, line: Float[Array, "d"]
+) -> Float[Array, "k n d"]:
+    """One-dimensional Gaussians of height 1 along each axis."""
+    width = jnp.broadcast_to(jnp.asarray(sigma, places.dtype), places.shape[:1])
+    scaled = (jnp.asarray(line, places.dtype)[None, None] - places.T[:, :, None]) / width[None, :, None]
+    return jnp.exp(-0.5 * scaled**2)
