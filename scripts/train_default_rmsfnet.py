@@ -13,12 +13,12 @@ once, from models alone. The card tells the steps of the shipped weights; they c
 There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part an
 amplitude of root mean square 1 over the chain:
 
-    RMSF = L * (0.4 B + 0.6 (N + 0.4 S) / norm)
+    RMSF = L * (0.3 B + 0.7 (N + 0.4 S) / norm)
 
 B is the square root of the atom's crystallographic B factor, S the fluctuation of its residue in a structure-based
-simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), N the sum of those by the anisotropic
-network, the parameter-free Gaussian network, the contact number and the weighted contact number. L is the chain's
-fluctuation in the simulation, in Å. Where a part is missing, the others fill its share.
+simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), N the sum of those by the parameter-free
+Gaussian network, the contact number, the weighted contact number and, by half, the anisotropic network. L is the
+chain's fluctuation in the simulation, in Å. Where a part is missing, the others fill its share.
 
 The map of an entry is simulated at 2-4 Å from the chain in a random orientation, each atom blurred by a random share of
 its B factor and its network's fluctuation, with noise; a quarter of the maps are blurred evenly. `JAXPROT_DATA` names
@@ -42,7 +42,7 @@ DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "dat
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
 REFERENCE = 0.9  # Å: L of chains that were not simulated, about the median of the others
 LEVELS = 0.6, 1.6  # Å: L is kept between them
-SHARE_B, SHARE_SIMULATED = 0.4, 0.4  # of B in the label, of S beside N
+SHARE_B, SHARE_SIMULATED, SHARE_ANISOTROPIC = 0.3, 0.4, 0.5  # of B in the label, of S beside N, of ANM in N
 LARGEST = 4.0  # times its median in the chain, at most, so that a loose end does not make all others stiff
 BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
@@ -94,7 +94,8 @@ def labels(structure: Any, refined: bool, simulated: Any = None) -> Any:
     """
     import numpy as np
 
-    moves, level = amplitude(sum(networks(structure))), REFERENCE
+    anisotropic, *others = networks(structure)
+    moves, level = amplitude(SHARE_ANISOTROPIC * anisotropic + sum(others)), REFERENCE
     if simulated is not None and np.isfinite(simulated).any():
         cut = np.minimum(simulated.astype(np.float64), LARGEST * np.nanmedian(simulated))
         level = float(np.clip(np.sqrt(np.nanmean(cut**2)), *LEVELS))
@@ -208,8 +209,8 @@ def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int |
     from jaxprot.io.structures import write_structure
     from jaxprot.rmsfnet.data import write_entry
 
-    constants = ("REFERENCE", "LEVELS", "SHARE_B", "SHARE_SIMULATED", "LARGEST", "BLURRED", "UNIFORM")
-    settings = {name: globals()[name] for name in constants}
+    constants = ("REFERENCE", "LEVELS", "SHARE_B", "SHARE_SIMULATED", "SHARE_ANISOTROPIC", "LARGEST", "BLURRED")
+    settings = {name: globals()[name] for name in (*constants, "UNIFORM")}
     keep_settings(folder, settings | {"simulated": simulations is not None})
     started = time.time()
     for part in ("val", "train"):

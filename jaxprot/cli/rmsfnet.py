@@ -82,6 +82,9 @@ class PredictOptions(MapOptions):
     """The network, or a method without training: elastic networks, contact number, B factor."""
     contour: Annotated[float | None, tyro.conf.arg(metavar="DENSITY")] = None
     """Of a map alone: voxels above it are predicted (default: mean + 3 standard deviations)."""
+    views: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Orientations (1 to 24) of each part of the map over which the network's predictions are averaged; as many times
+    the work. Default: what the weights ask for, 1 for published ones."""
 
 
 def predict(options: PredictOptions) -> int:
@@ -100,8 +103,11 @@ def predict(options: PredictOptions) -> int:
         structure, volume = options.read()
         if options.method != "rmsfnet" and structure is None:
             raise InputError(f"--method {options.method} needs --model")
+        if options.views is not None and not 1 <= options.views <= 24:
+            raise InputError(f"--views must be 1 to 24, got {options.views}")
         timings["read"] = time.perf_counter() - begin
-        result, weights = _flexibility(options, options.method, structure, volume, options.contour, timings)
+        method, contour, views = options.method, options.contour, options.views
+        result, weights = _flexibility(options, method, structure, volume, contour, timings, views)
     begin = time.perf_counter()
     written = result.write(run.folder(), format=options.format, overwrite=True)
     timings["write"] = time.perf_counter() - begin
@@ -111,7 +117,13 @@ def predict(options: PredictOptions) -> int:
 
 
 def _flexibility(
-    options: MapOptions, method: Any, structure: Any, volume: Any, contour: float | None, timings: dict[str, float]
+    options: MapOptions,
+    method: Any,
+    structure: Any,
+    volume: Any,
+    contour: float | None,
+    timings: dict[str, float],
+    views: int | None = None,
 ) -> tuple[Any, dict[str, Any] | None]:
     """Prediction by a method, and what `run.json` says of its weights."""
     begin = time.perf_counter()
@@ -121,11 +133,15 @@ def _flexibility(
 
         result, weights = Flexibility.of_residues(structure, baselines.rmsf(structure, method), method), None
     else:
+        from jaxprot.rmsfnet.predict import Predictor
+
         variant = "both" if structure is not None and volume is not None else "map" if structure is None else "pdb"
         name = options.weights
         if name == "default":
             name = "rmsfnet" if variant == "both" else f"rmsfnet:{variant}"
         predictor, weights = load(options, "rmsfnet", name)
+        if views is not None:
+            predictor = Predictor(predictor.module, predictor.scale, views=views)
         timings["load"] = timings.get("load", 0.0) + time.perf_counter() - begin
         begin = time.perf_counter()
         with _boxes() as progress:

@@ -20,6 +20,8 @@ class RMSFNetConfig:
       geometry: of the input. `published`: the map is resampled between its first and last voxel (so up to a voxel off
         at the far end), the model's map is moved onto it by whole voxels. `exact`: both lie on one grid of 1.5 Å.
       hydrogens: whether the model's simulated map holds them.
+      views: orientations of each box (1 to 24 rotations of a cube) over which a prediction is averaged. The network is
+        not the same in every orientation; published predictions are of one.
     """
 
     variant: Variant = "both"
@@ -27,12 +29,15 @@ class RMSFNetConfig:
     dropout: float = 0.2
     geometry: Geometry = "published"
     hydrogens: bool = True
+    views: int = 1
 
     def __post_init__(self):
         if self.variant not in ("both", "map", "pdb"):
             raise ValueError(f"variant must be both, map or pdb, got {self.variant!r}")
         if self.geometry not in ("published", "exact"):
             raise ValueError(f"geometry must be published or exact, got {self.geometry!r}")
+        if not 1 <= self.views <= 24:
+            raise ValueError(f"views must be 1 to 24, got {self.views}")
         if self.width < 1:
             raise ValueError(f"width must be at least 1, got {self.width}")
 

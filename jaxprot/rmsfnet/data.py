@@ -35,7 +35,6 @@ from jaxprot.weights import registry
 
 log = logging.getLogger(__name__)
 
-_ROTATIONS = 24
 _LEAST = 3  # targets that make a correlation
 
 
@@ -152,16 +151,6 @@ def read_entry(path: str | os.PathLike) -> Entry:
         raise InputError(f"{path}: not an entry of a flexibility data set ({error})") from error
 
 
-def rotate(box: np.ndarray, number: int) -> np.ndarray:
-    """One of the 24 proper rotations of a cube, on the first three axes."""
-    face, turn = divmod(number, 4)
-    if face < 4:
-        box = np.rot90(box, face, (0, 1))
-    else:
-        box = np.rot90(box, 1 if face == 4 else 3, (0, 2))
-    return np.rot90(box, turn, (1, 2))
-
-
 @dataclasses.dataclass(frozen=True)
 class FlexibilityTask:
     """Fluctuations of the voxels that hold atoms, by masked squared error of log10(RMSF / Å + 1).
@@ -245,21 +234,21 @@ class FlexibilityTask:
         """Boxes, each with a rotation and a displacement."""
         shape, members, size = self._batches(step, seed)
         rng = np.random.default_rng([seed, step])
-        turns = rng.integers(0, _ROTATIONS if self.rotations else 1, len(members))
+        turns = rng.integers(0, featurize.ROTATIONS if self.rotations else 1, len(members))
         shifts = rng.integers(0, self._shifts**3, len(members))
-        return Batch(shape, (members * _ROTATIONS + turns) * self._shifts**3 + shifts, size)
+        return Batch(shape, (members * featurize.ROTATIONS + turns) * self._shifts**3 + shifts, size)
 
     def load(self, shape: Any, members: np.ndarray) -> dict[str, np.ndarray]:
         """Boxes, targets and where they count."""
         boxes, targets = [], []
         for member in members:
             rest, shift = divmod(int(member), self._shifts**3)
-            tile, turn = divmod(rest, _ROTATIONS)
+            tile, turn = divmod(rest, featurize.ROTATIONS)
             number, *corner = self._tiles[tile]
             place = np.array(corner) + np.unravel_index(shift, (self._shifts,) * 3) - self._shifts // 2
             box, target = cut(self.entries[number], place, self.core, self.model)
-            boxes.append(rotate(box, turn))
-            targets.append(rotate(target, turn))
+            boxes.append(featurize.rotate(box, turn))
+            targets.append(featurize.rotate(target, turn))
         target = np.stack(targets)
         return {
             "boxes": np.stack(boxes).astype(np.float32),

@@ -19,6 +19,7 @@ from jaxprot.core.volume import Volume
 from jaxprot.rmsfnet.model import BOX, CORE
 
 SPACING = 1.5
+ROTATIONS = 24
 _MARGIN = (BOX - CORE) // 2
 _MOST_VOXELS = 1 << 30
 
@@ -211,6 +212,21 @@ def part(padded: np.ndarray, start: np.ndarray) -> np.ndarray:
         inner = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
         out[inner] = padded[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     return out
+
+
+def rotate(boxes: np.ndarray, number: int, back: bool = False) -> np.ndarray:
+    """One of the 24 proper rotations of a cube.
+
+    Args:
+      boxes: (z, y, x, ...).
+      number: of the rotation; 0 leaves everything where it is.
+      back: the inverse instead.
+    """
+    face, turn = divmod(number, 4)
+    quarter, axes = (face, (0, 1)) if face < 4 else (1 if face == 4 else 3, (0, 2))
+    if back:
+        return np.rot90(np.rot90(boxes, -turn, (1, 2)), -quarter, axes)
+    return np.rot90(np.rot90(boxes, quarter, axes), turn, (1, 2))
 
 
 def keep(occupied: np.ndarray) -> np.ndarray:

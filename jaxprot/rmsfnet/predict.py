@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -32,6 +33,12 @@ def _apply(module: RMSFNet, boxes: Any) -> Any:
     return module(boxes)
 
 
+def _rotate(boxes: np.ndarray, view: int, back: bool = False) -> np.ndarray:
+    """Each of (n, z, y, x, ...) boxes rotated."""
+    turned = featurize.rotate(np.moveaxis(boxes, 0, -1), view, back)
+    return np.ascontiguousarray(np.moveaxis(turned, -1, 0))
+
+
 class Predictor:
     """RMSF-net with its weights.
 
@@ -39,11 +46,14 @@ class Predictor:
       module: the network, without batch normalisation.
       scale: (a, b) of the stand-in's calibration: RMSF = a * (10**y - 1) + b, in Å; published weights have (1, 0).
       batch: boxes at once.
+      views: orientations of each box that are averaged, instead of those of `RMSFNetConfig`.
     """
 
-    def __init__(self, module: RMSFNet, scale: tuple[float, float] = (1.0, 0.0), batch: int = _BATCH):
+    def __init__(
+        self, module: RMSFNet, scale: tuple[float, float] = (1.0, 0.0), batch: int = _BATCH, views: int | None = None
+    ):
         self.module, self.scale, self.batch = module, scale, batch
-        self.config = module.cfg
+        self.config = module.cfg if views is None else dataclasses.replace(module.cfg, views=views)
         self.runner = Runner(module)
 
     def pure(self) -> tuple[Callable, list[Any]]:
@@ -55,19 +65,22 @@ class Predictor:
 
         Boxes without density, which the published network divides by zero, have NaN.
         """
-        running: collections.deque[tuple[int, np.ndarray, Any]] = collections.deque()
+        running: collections.deque[tuple[int, np.ndarray, list[Any]]] = collections.deque()
+        views = np.arange(self.config.views) * featurize.ROTATIONS // self.config.views
 
         def finish(left: int) -> Iterator[np.ndarray]:
             while len(running) > left:
-                count, held, out = running.popleft()
-                yield from np.where(held[:, None, None, None], np.asarray(out)[:count], np.nan)
+                count, held, outs = running.popleft()
+                turned = zip(outs, views, strict=True)
+                out = np.mean([_rotate(np.asarray(one), view, back=True) for one, view in turned], axis=0)
+                yield from np.where(held[:, None, None, None], out[:count], np.nan)
 
         for start in range(0, len(boxes), self.batch):
             numbers = np.arange(start, min(start + self.batch, len(boxes)))
             # The last batch is filled up, so that there is one shape to compile.
             cut = boxes.cut(np.resize(numbers, self.batch))
             held = boxes.filled(numbers, cut[: len(numbers)])
-            running.append((len(numbers), held, self.runner(_apply, cut)))
+            running.append((len(numbers), held, [self.runner(_apply, _rotate(cut, view)) for view in views]))
             yield from finish(_IN_FLIGHT - 1)
         yield from finish(0)
 

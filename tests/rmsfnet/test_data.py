@@ -120,23 +120,6 @@ def test_damaged_entries(entry, tmp_path, damage):
         data.read_entry(path)
 
 
-def test_the_rotations_are_the_24_of_a_cube():
-    axes = np.stack(np.meshgrid(*[np.arange(3) - 1.0] * 3, indexing="ij"), -1)
-    matrices = set()
-    for number in range(24):
-        turned = data.rotate(axes, number)
-        # Where the unit vectors end up: the matrix of the rotation, read off the three axes.
-        matrix = np.stack([turned[2, 1, 1], turned[1, 2, 1], turned[1, 1, 2]])
-        assert np.linalg.det(matrix) == pytest.approx(1)
-        np.testing.assert_array_equal(turned, axes @ matrix)
-        matrices.add(tuple(matrix.ravel().tolist()))
-    assert len(matrices) == 24
-    box = np.random.default_rng(0).normal(size=(4, 4, 4, 2))
-    np.testing.assert_array_equal(data.rotate(box, 0), box)
-    for number in range(24):  # channels stay channels
-        np.testing.assert_array_equal(data.rotate(box, number)[..., 1], data.rotate(box[..., 1], number))
-
-
 def test_boxes_and_targets_turn_together(folders):
     """Densities at the voxels that hold targets are the same in all orientations."""
     task = data.FlexibilityTask(str(folders / "train"), str(folders / "val"), core=10)

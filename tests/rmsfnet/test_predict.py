@@ -301,6 +301,24 @@ def test_batches_and_progress_change_nothing(small, trpcage, density):
     assert seen == [(i + 1, seen[-1][1]) for i in range(len(seen))] and seen[-1][0] == seen[-1][1]
 
 
+def test_views_average_over_orientations(small, trpcage, density):
+    """With all 24 views the prediction turns with its input: it no longer depends on how the model lies."""
+    module = small("pdb").module
+    one = predict.Predictor(module, batch=2)
+    boxes = one.boxes(trpcage, None)
+    few, all_of_them = (predict.Predictor(module, batch=2, views=n) for n in (2, 24))
+    plain, half, first = (next(p.cores(boxes)) for p in (one, few, all_of_them))
+    box = boxes.cut(np.array([0]))[0]
+    turned = featurize.rotate(box, 12)[None]
+    other = featurize.rotate(np.asarray(module(turned))[0], 12, back=True)
+    np.testing.assert_allclose(half, (plain + other) / 2, atol=1e-5)
+    by_hand = [featurize.rotate(np.asarray(module(featurize.rotate(box, n)[None]))[0], n, back=True) for n in range(24)]
+    np.testing.assert_allclose(first, np.mean(by_hand, axis=0), atol=1e-5)
+    assert np.abs(first - plain).max() > 1e-3
+    with pytest.raises(ValueError, match="views must be 1 to 24"):
+        predict.Predictor(module, views=25)
+
+
 def test_the_scale_of_the_stand_in(small, trpcage, density):
     plain = small("both").predict(trpcage, density).rmsf
     scaled = predict.Predictor(small("both").module, (2.0, 0.5), batch=2).predict(trpcage, density).rmsf
