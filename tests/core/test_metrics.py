@@ -72,3 +72,56 @@ def test_bootstrap_by_groups_is_wider(rng):
     with pytest.raises(ValueError, match="group labels"):
         metrics.bootstrap_interval(metrics.pearson, x, y, 10, groups=groups[:5])
     assert np.isnan(metrics.bootstrap_interval(metrics.pearson, [], [], 10)).all()
+
+
+def test_coordinates_and_maps_by_hand():
+    a = np.zeros((2, 3))
+    b = np.array([[0, 0, 2.0], [0, 4, 0]])
+    assert metrics.mean_distance(a, b) == 3 and metrics.share_within(a, b) == 0.5
+    np.testing.assert_allclose(metrics.mean_distance(np.stack([a, b]), b), [3, 0])
+    with pytest.raises(ValueError, match="expected"):
+        metrics.mean_distance(a, b[:1])
+    assert metrics.nmse(np.array([3.0, 4]), np.array([3.0, -1])) == 1
+    assert np.isnan(metrics.nmse(np.zeros(3), np.ones(3)))
+
+
+def test_shells_do_not_depend_on_the_grid(rng):
+    """Each shell against its definition, on even, odd and oblong grids."""
+    for shape, voxel in (((8, 8, 8), 2.0), ((7, 7, 7), 1.0), ((8, 6, 7), np.array([1.0, 1.5, 1.25]))):
+        a, b = rng.normal(size=(2, *shape))
+        found = metrics.fsc(a, b, voxel)
+        axes = [np.fft.fftfreq(n, edge) for n, edge in zip(shape, np.broadcast_to(voxel, 3)[::-1], strict=True)]
+        s = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij")))
+        one, other = np.fft.fftn(a), np.fft.fftn(b)
+        step = found.frequency[1]
+        assert abs(found.frequency[-1] + step / 4 - np.abs(axes[2]).max()) < step
+        for r, value in enumerate(found.correlation):
+            held = np.floor(s / step + 0.5) == r
+            expected = (one * other.conj())[held].sum().real
+            expected /= np.sqrt((np.abs(one[held]) ** 2).sum() * (np.abs(other[held]) ** 2).sum())
+            assert value == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(metrics.fsc(a, 3 * a).correlation, 1)
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.fsc(a, a[1:])
+
+
+def test_resolution_is_where_the_curve_crosses():
+    frequency = np.arange(5) / 40
+    curve = metrics.ShellCorrelation(frequency, np.array([np.nan, 1, 0.6, 0.2, -0.1]))
+    assert metrics.resolution(curve, 0.5) == pytest.approx(1 / (0.05 + 0.025 * 0.25))
+    assert metrics.resolution(curve, 0.143) == pytest.approx(1 / (0.075 + 0.025 * 0.057 / 0.3))
+    assert metrics.resolution(curve, -0.5) == 10
+    assert metrics.resolution(curve._replace(correlation=np.array([1, 0.1, 1, 1, 1]))) == np.inf
+    gap = curve._replace(correlation=np.array([1, 1, np.nan, 1, 1]))  # nothing is known beyond
+    assert metrics.resolution(gap) == 40
+
+
+@pytest.mark.golden
+def test_metrics_of_the_published_code(goldens):
+    z = np.load(goldens("cryostar") / "13_metrics.npz")
+    found = metrics.fsc(z["vol1"], z["vol2"], published=True)
+    np.testing.assert_allclose(np.interp(z["fsc_x"], *found), z["fsc_y"], atol=1e-6)
+    assert metrics.resolution(found, published=True) == pytest.approx(float(z["fsc_resolution_px"]))
+    assert metrics.mean_distance(z["ca_a"], z["ca_b"]) == pytest.approx(float(z["rmse_order"]), rel=1e-6)
+    assert metrics.share_within(z["ca_a"], z["ca_b"]) == float(z["within3"])
+    assert metrics.nmse(z["vol1"].ravel(), z["vol2"].ravel()) == pytest.approx(float(z["nmse"]), rel=1e-6)
