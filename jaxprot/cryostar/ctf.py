@@ -94,6 +94,39 @@ def transfer(params: CTFParams, side: int, pixel: float, version: Version = "v2"
     return -jnp.sqrt(1 - w**2) * jnp.sin(gamma) + w * jnp.cos(gamma)
 
 
+def half_transfer(params: CTFParams, side: int, pixel: float, version: Version = "v2") -> Float[Array, "*n side h"]:
+    """`transfer` for `ops.fourier.half_filtered`: frequencies of a real transform, that is half of the plane.
+
+    Where a side is even the frequency of Nyquist is its own opposite, and the mean of both signs is taken.
+    """
+    if version != "v2":
+        return fourier.half_plane(transfer(params, side, pixel, version))
+    y, x = np.fft.fftfreq(side, pixel), np.fft.rfftfreq(side, pixel)
+    value = _at(params, y, x)
+    if side % 2:
+        return value
+    # The sign of one component matters to astigmatism alone.
+    middle = side // 2
+    last, highest = slice(middle, middle + 1), y[middle : middle + 1]
+    row = (_at(params, highest, x) + _at(params, -highest, x)) / 2
+    column = (_at(params, y, x[last]) + _at(params, y, -x[last])) / 2
+    value = value.at[..., last, :].set(row).at[..., last].set(column)
+    return value.at[..., last, last].set(_at(params, highest, -x[last]))
+
+
+def _at(params: CTFParams, y: np.ndarray, x: np.ndarray) -> Array:
+    """The filter at frequencies (y, x) in 1/Å; one sine for each, the rest is done before."""
+    u, v, angle, voltage, cs, w, phase, bfactor = _beside(params, 2)
+    squared = y[:, None] ** 2 + x[None] ** 2
+    some = np.where(squared > 0, squared, 1)
+    double = (x[None] ** 2 - y[:, None] ** 2) / some, 2 * y[:, None] * x[None] / some  # of the azimuth
+    s2, cosine, sine = (fourier.lifted(value, u.ndim) for value in (squared, *double))
+    lam = wavelength(voltage)
+    defocus = 0.5 * (u + v + (u - v) * (cosine * jnp.cos(2 * angle) + sine * jnp.sin(2 * angle)))
+    gamma = jnp.pi * lam * s2 * (0.5 * cs * 1e7 * lam**2 * s2 - defocus)
+    return -jnp.sin(gamma - phase - jnp.arcsin(w)) * jnp.exp(-bfactor / 4 * s2)
+
+
 def _beside(params: CTFParams, dimensions: int) -> list[Array]:
     """All of one shape, followed by dimensions of 1."""
     values = jnp.broadcast_arrays(*(jnp.asarray(value, jnp.float32) for value in params))

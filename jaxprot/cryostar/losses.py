@@ -24,10 +24,22 @@ def correlation(
 
     As published, the product is not centred, and standard deviations are over all pixels with zeros outside the mask.
     """
-    weight = mask.astype(predicted.dtype)[None]
-    predicted, observed = predicted * weight, observed * weight
-    spread = (_deviation(observed) + 1e-5) * (_deviation(predicted) + 1e-5)
-    return -jnp.sum(predicted * observed, (-2, -1)) / spread / jnp.sum(weight)
+    return disagreement(predicted, normalised(observed, mask), mask)
+
+
+def normalised(observed: Float[Array, "n y x"], mask: Float[Array, "y x"]) -> Float[Array, "n y x"]:
+    """What `disagreement` needs of observed images: within the mask, of deviation 1 / pixels of the mask."""
+    weight = mask.astype(observed.dtype)[None]
+    observed = observed * weight
+    return observed / ((_deviation(observed) + 1e-5) * jnp.sum(weight))[:, None, None]
+
+
+def disagreement(
+    predicted: Float[Array, "n y x"], target: Float[Array, "n y x"], mask: Float[Array, "y x"]
+) -> Float[Array, "n"]:
+    """`correlation` with images that are `normalised` already."""
+    predicted = predicted * mask.astype(predicted.dtype)[None]
+    return -jnp.sum(predicted * target, (-2, -1)) / (_deviation(predicted) + 1e-5)
 
 
 def _deviation(images: Float[Array, "n y x"]) -> Float[Array, "n"]:
@@ -49,7 +61,11 @@ def deviations(structures: Structures, pairs: PairRows, native: Float[Array, "p"
 
 
 def kept(
-    squared: Float[Array, "n p"], chains: Bool[Array, "k p"], ratio: float, axis: str | None = None
+    squared: Float[Array, "n p"],
+    chains: Bool[Array, "k p"],
+    ratio: float,
+    axis: str | None = None,
+    weight: Float[Array, "n"] | None = None,
 ) -> Bool[Array, "p"]:
     """Elastic pairs that are held in this step: adaptive relaxation.
 
@@ -61,9 +77,10 @@ def kept(
       chains: which pairs lie in each chain.
       ratio: share of each chain's pairs that is held, 0 to 1.
       axis: of devices; the variance is that of the whole batch.
+      weight: 0 for structures that do not count.
     """
     squared = jax.lax.stop_gradient(squared)
-    variance = _variance(squared, axis)
+    variance = _variance(squared, axis, weight)
     inside = jnp.where(chains, variance[None], jnp.inf)
     ordered = jnp.sort(inside, axis=1)
     place = ratio * jnp.maximum(jnp.sum(chains, 1) - 1, 0).astype(squared.dtype)
@@ -75,31 +92,37 @@ def kept(
     return held | ~jnp.any(chains, axis=0)
 
 
-def _variance(x: Float[Array, "n p"], axis: str | None) -> Float[Array, "p"]:
+def _variance(x: Float[Array, "n p"], axis: str | None, weight: Float[Array, "n"] | None) -> Float[Array, "p"]:
     """Unbiased, over the batch on all devices."""
-    count = jnp.asarray(x.shape[0], x.dtype)
-    total = jnp.sum(x, 0)
+    weight = jnp.ones(x.shape[:1], x.dtype) if weight is None else weight
+    count, total = jnp.sum(weight), weight @ x
     if axis is not None:
         count, total = jax.lax.psum((count, total), axis)
-    squares = jnp.sum((x - (total / count)[None]) ** 2, 0)
+    squares = weight @ (x - (total / jnp.maximum(count, 1))[None]) ** 2
     if axis is not None:
         squares = jax.lax.psum(squares, axis)
     return squares / jnp.maximum(count - 1, 1)
 
 
-def elastic(squared: Float[Array, "n p"], held: Bool[Array, "p"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def elastic(
+    squared: Float[Array, "n p"], held: Bool[Array, "p"], weight: Float[Array, "n"] | None = None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(sum, number) of the deviations of the pairs that are held; the loss is their quotient."""
-    weight = held.astype(squared.dtype)[None]
-    return jnp.sum(squared * weight), jnp.sum(weight) * squared.shape[0]
+    weight = jnp.ones(squared.shape[:1], squared.dtype) if weight is None else weight
+    share = held.astype(squared.dtype)
+    return weight @ (squared @ share), jnp.sum(share) * jnp.sum(weight)
 
 
-def clash(structures: Structures, pairs: PairRows) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def clash(
+    structures: Structures, pairs: PairRows, weight: Float[Array, "n"] | None = None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(sum, number) of the squared overlaps of pairs closer than 4 Å; the loss is their quotient, 0 without any."""
+    weight = jnp.ones(structures.shape[:1], structures.dtype) if weight is None else weight
     overlap = jnp.maximum(CLASH - distances(structures, pairs), 0)
-    return jnp.sum(overlap**2), jnp.sum(overlap > 0).astype(structures.dtype)
+    return weight @ jnp.sum(overlap**2, 1), weight @ jnp.sum(overlap > 0, 1).astype(structures.dtype)
 
 
-def divergence(mean: Float[Array, "n k"], log_var: Float[Array, "n k"], free: float = 3.0) -> Float[Array, ""]:
-    """Kullback-Leibler divergence from a standard normal law per dimension, at least `free` nats of it each."""
+def divergence(mean: Float[Array, "n k"], log_var: Float[Array, "n k"], free: float = 3.0) -> Float[Array, "n"]:
+    """Kullback-Leibler divergence from a standard normal law, mean over dimensions, at least `free` nats in each."""
     each = -0.5 * (1 + log_var - mean**2 - jnp.exp(log_var))
-    return jnp.mean(jnp.maximum(each, free))
+    return jnp.mean(jnp.maximum(each, free), 1)

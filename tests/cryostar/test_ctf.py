@@ -7,6 +7,7 @@ import pytest
 
 from jaxprot.cryostar import ctf
 from jaxprot.cryostar.ctf import CTFParams
+from jaxprot.ops import fourier
 
 
 def test_wavelength():
@@ -63,3 +64,16 @@ def test_filters_of_the_published_code(goldens):
     )
     one = CTFParams(*map(jnp.array, (12000.0, 11000.0, np.deg2rad(30), 300.0, 2.7, 0.1, np.deg2rad(45), 60.0)))
     np.testing.assert_allclose(-ctf.transfer(one, 64, 2.0), z["compute_ctf_phase45_B60"], atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [16, 17])
+@pytest.mark.parametrize("version", ["v2", "v1-compat"])
+def test_half_of_the_plane_filters_as_the_whole(side, version):
+    """What is not even (Nyquist with astigmatism, the frequencies of v1) is dropped with the imaginary part."""
+    params = CTFParams(*(jnp.asarray(x) for x in ([12000.0, 20000.0], [8000.0, 19000.0], [0.6, -1.0])))
+    images = jax.random.normal(jax.random.key(0), (2, side, side))
+    whole = fourier.filtered(images, ctf.transfer(params, side, 3.0, version))
+    half = fourier.half_filtered(images, ctf.half_transfer(params, side, 3.0, version))
+    np.testing.assert_allclose(half, whole, atol=2e-4)
+    scalar = ctf.half_transfer(CTFParams(12000.0, 8000.0, 0.6), side, 3.0, version)
+    np.testing.assert_allclose(scalar, ctf.half_transfer(params, side, 3.0, version)[0], atol=1e-4)
