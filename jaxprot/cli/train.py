@@ -72,8 +72,8 @@ def train(options: TrainOptions) -> int:
         header["config"] = dataclasses.asdict(cfg.task.model)
     if parallel.first:
         print(f"{run}: {cfg.steps} steps on {parallel}", file=sys.stderr)
-    note = Note(options, run, cfg, parallel)
-    with _reporter(cfg.steps, parallel.first) as report:
+    note = Note(options, run, cfg, parallel, options.resume is not None, options.experiment)
+    with reporter(cfg.steps, parallel.first) as report:
         try:
             outcome = fit(
                 cfg,
@@ -159,10 +159,29 @@ class Note:
     """What the first process writes beside the checkpoints: configuration, experiment and `run.json`.
 
     Only when all is found to fit: settings that do not would stop the next `--resume`, too.
+
+    Args:
+      options: of the command, with settings in `set`.
+      run: the folder.
+      cfg: the configuration.
+      parallel: the devices.
+      resumed: whether the run goes on.
+      experiment: file that the configuration comes from.
+      command: its name.
     """
 
-    def __init__(self, options: TrainOptions, run: Path, cfg: Any, parallel: Any):
+    def __init__(
+        self,
+        options: Any,
+        run: Path,
+        cfg: Any,
+        parallel: Any,
+        resumed: bool,
+        experiment: Path | None,
+        command: str = "train",
+    ):
         self.options, self.run, self.cfg, self.parallel = options, run, cfg, parallel
+        self.resumed, self.experiment, self.command = resumed, experiment, command
         self.starts: list[dict[str, Any]] = []
         self.data: dict[str, str | None] = {}
 
@@ -171,10 +190,10 @@ class Note:
         from jaxprot.train import config
 
         before: dict[str, Any] = {}
-        if self.options.resume is not None:
+        if self.resumed:
             with contextlib.suppress(OSError, ValueError):
                 before = json.loads((self.run / "run.json").read_text("utf-8"))
-        config.write_config(self.cfg, self.run / "config.yaml", self.options.experiment)
+        config.write_config(self.cfg, self.run / "config.yaml", self.experiment)
         self.data = _data(self.cfg.task)
         changed = _changed(before.get("data") or {}, self.data)
         if changed:
@@ -190,11 +209,11 @@ class Note:
         self._write({"run": seconds})
 
     def _write(self, timings: dict[str, float]) -> None:
-        files = [self.options.experiment] if self.options.experiment is not None else []
+        files = [self.experiment] if self.experiment is not None else []
         record(
             self.options,
             self.run,
-            "train",
+            self.command,
             inputs=files,
             timings=timings,
             seed=self.cfg.seed,
@@ -242,7 +261,7 @@ def _system(task: Any) -> str:
 
 
 @contextlib.contextmanager
-def _reporter(steps: int, first: bool) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+def reporter(steps: int, first: bool) -> Iterator[Callable[[dict[str, Any]], None] | None]:
     """A progress bar with the last figures on a terminal, one line of JSON per record elsewhere; on stderr."""
     if not first:
         yield None

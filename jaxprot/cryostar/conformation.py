@@ -157,7 +157,8 @@ class ConformationTask:
       cache: folder for the prepared images.
       dataset_dir: folder that the paths of stacks are relative to.
       pixel_size: Å per pixel of the original images, instead of the file's.
-      subset: only the particles of this half set, 1 or 2; 0 for all.
+      subset: only the particles of this half set, 1 or 2 (of rlnRandomSubset, or every other particle where the file has
+        no such column); 0 for all.
       side: pixels after down-sampling, see `images.prepare`.
       downsampling: see `images.prepare`.
       half_precision: keep images as float16.
@@ -233,13 +234,8 @@ class ConformationTask:
         """The particles."""
         stack = read_particles(self.particles, self.dataset_dir, pixel_size=self.pixel_size)
         if self.subset:
-            rows = np.flatnonzero(stack.subset == self.subset)
-            if len(rows) == 0:
-                raise InputError(
-                    f"{self.particles}: no particles of half set {self.subset} (column rlnRandomSubset); number the "
-                    "halves, or use all particles (subset 0)"
-                )
-            stack = stack.select(rows)
+            halves = stack.subset if (stack.subset > 0).any() else np.arange(len(stack)) % 2 + 1
+            stack = stack.select(np.flatnonzero(halves == self.subset))
         if len(stack) < max(2, self.size):
             raise InputError(
                 f"{self.particles}: {len(stack)} particles are fewer than the {max(2, self.size)} of a step; make the "
@@ -250,6 +246,10 @@ class ConformationTask:
     @functools.cached_property
     def prepared(self) -> Prepared:
         """Their images."""
+        return self.ready()
+
+    def ready(self, progress: Callable[[int, int], None] | None = None) -> Prepared:
+        """Prepares the images if that is not done yet; `progress` is called with (images done, images in all)."""
         return prepare(
             self.stack,
             self.cache,
@@ -257,6 +257,7 @@ class ConformationTask:
             method=self.downsampling,
             invert=self.invert,
             dtype="float16" if self.half_precision else "float32",
+            progress=progress,
         )
 
     @functools.cached_property
@@ -324,7 +325,8 @@ class ConformationTask:
 
         return jax.jit(example)
 
-    def _examples(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def examples(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What a step reads of particles (n,) int: images, normalised targets, rotations and CTF parameters."""
         part = self.prepared.select(rows)
         return jax.tree.map(np.asarray, self._example(*part[:4]))
 
@@ -335,12 +337,12 @@ class ConformationTask:
         return self._whole if 2 * 4 * n * side**2 <= _RESIDENT else None
 
     def _whole(self) -> dict[str, np.ndarray]:
-        parts = [self._examples(rows) for rows in _chunks(len(self.stack))]
+        parts = [self.examples(rows) for rows in _chunks(len(self.stack))]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(self.stack)], *parts)
 
     def load(self, shape: Any, members: np.ndarray) -> dict[str, np.ndarray]:
         """A batch, read from the prepared images."""
-        return self._examples(np.asarray(members))
+        return self.examples(np.asarray(members))
 
     def batches(self, step: int, seed: int) -> Batch:
         """Particles of a step."""
@@ -358,7 +360,7 @@ class ConformationTask:
 
     def _first_batches(self) -> Any:
         for step in range(self.settle * self._batches.per_epoch):
-            yield self._examples(self._batches(step, 0).members)["images"]
+            yield self.examples(self._batches(step, 0).members)["images"]
 
     def structures(self, deformation: Float[Array, "n o"]) -> Float[Array, "n m 3"]:
         """Conformations from what the decoder gives, Å."""
@@ -432,7 +434,7 @@ class ConformationTask:
 
         def evaluate(variables: Any) -> dict[str, float]:
             parts = [rows[part] for part in _chunks(len(rows))]
-            found = [look(variables, self._examples(part)) for part in parts]
+            found = [look(variables, self.examples(part)) for part in parts]
             score, latents, structures = (np.concatenate(x)[: len(rows)] for x in zip(*found, strict=True))
             figures = {"correlation": float(score.mean())}
             if truth is not None:

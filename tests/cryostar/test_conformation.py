@@ -52,7 +52,7 @@ def published(task, home):
 @pytest.mark.golden
 def test_images_of_the_published_code(adk):
     task, z, home = adk
-    examples, optics = task._examples(np.arange(16)), task.optics
+    examples, optics = task.examples(np.arange(16)), task.optics
     observed = np.load(home / "07_dataset.npz")["proj"][:, 0]
     np.testing.assert_allclose(examples["images"], observed, rtol=1e-4, atol=1e-5 * np.abs(observed).max())
     window = optics.window
@@ -70,7 +70,7 @@ def test_images_of_the_published_code(adk):
 @pytest.mark.golden
 def test_five_steps_of_the_published_code(adk):
     task, z, home = adk
-    examples = jax.tree.map(jnp.asarray, task._examples(np.arange(16)))
+    examples = jax.tree.map(jnp.asarray, task.examples(np.arange(16)))
     graphdef, params, rest = published(task, home)
 
     def total(params, rest):
