@@ -1,0 +1,159 @@
+"""Seconds per training step of cryoSTAR, compilation apart.
+
+    python scripts/bench_cryostar.py --threads 1
+    python scripts/bench_cryostar.py --phase 1 --beads 10000 --batch 16       # memory of a large complex
+
+Phase 1: images of random beads, the published objective and network (B = 64, 128 pixels, 214 beads). The bare step is
+one program called again and again on data that lie on the device; the loop is the training engine with checks,
+records and batches of its own. Phase 2: the density network (B = 4, 64 pixels, width 256). Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def limit_threads(count: int) -> None:
+    """Keeps the process on so many cores; XLA takes its number of threads from them."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    os.environ["OPENBLAS_NUM_THREADS"] = str(count)
+
+
+def chain(beads: int, side: int, pixel: float) -> Any:
+    """A random walk of beads 3.8 Å apart, folded into a ball that the images hold."""
+    import numpy as np
+
+    from jaxprot.cryostar.gmm import Beads
+
+    rng, radius = np.random.default_rng(0), 0.35 * side * pixel
+    xyz = np.zeros((beads, 3))
+    for i in range(1, beads):
+        while True:
+            step = rng.normal(size=3)
+            xyz[i] = xyz[i - 1] + 3.8 * step / np.linalg.norm(step)
+            if np.linalg.norm(xyz[i]) < radius:
+                break
+    text = np.full(beads, "A", "U8")
+    return Beads("chain", xyz.astype(np.float32), np.full(beads, 40, np.float32), np.full(beads, "CA"),
+                 np.full(beads, "ALA"), text, np.arange(1, beads + 1), np.full(beads, ""))  # fmt: skip
+
+
+def stack(folder: pathlib.Path, beads: Any, args: argparse.Namespace) -> None:
+    """Particles of noise with poses, and the reference."""
+    import jax
+
+    from jaxprot.cryostar.results import write_models
+    from jaxprot.cryostar.simulate import SimulationConfig, simulate, stack_of
+    from jaxprot.io.particles import write_particles, write_stack
+
+    cfg = SimulationConfig(side=args.side, pixel=args.pixel)
+    made = simulate(beads.xyz[None], beads.electrons, args.particles, cfg, key=jax.random.key(0))
+    write_stack(made.images, folder / "particles.mrcs", cfg.pixel)
+    write_particles(stack_of(made), folder / "particles.star")
+    write_models(beads.xyz[None], beads, folder / "reference.pdb")
+
+
+def first(args: argparse.Namespace) -> dict[str, Any]:
+    """Phase 1."""
+    import dataclasses
+
+    import jax
+    import numpy as np
+
+    from jaxprot.cryostar.settings import default
+    from jaxprot.train.loop import Trainer
+    from jaxprot.train.parallel import Parallel
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        stack(folder, chain(args.beads, args.side, args.pixel), args)
+        reference = next(folder.glob("reference.*"))
+        cfg = default(
+            str(folder / "particles.star"), str(reference), str(folder / "images"), side=args.side, size=args.batch,
+            settle=0, low_pass=4.0,
+        )  # fmt: skip
+        cfg = dataclasses.replace(cfg, steps=args.steps, chunk=1, log_every=10**6, evaluate_every=10**6)
+        parallel = Parallel("single")
+        trainer = Trainer(cfg, folder / "run", parallel, {})
+        rows = np.arange(args.batch, dtype=np.int32)[None]
+        weight = np.ones((1, args.batch), np.float32)
+        rate, resident = np.full(1, 1e-4, np.float32), parallel.replicate(cfg.task.resident())
+        batch = parallel.put((rows, weight), args.batch)
+        begin = time.perf_counter()
+        state, metrics = trainer._step(trainer.state, batch, rate, resident)
+        jax.block_until_ready(state)
+        compiled = time.perf_counter() - begin
+        bare = []
+        for _ in range(args.steps):
+            begin = time.perf_counter()
+            state, metrics = trainer._step(state, batch, rate, resident)
+            jax.block_until_ready(metrics)
+            bare.append(time.perf_counter() - begin)
+        trainer.checkpoints.close()
+        del state
+        return {
+            "compile_s": compiled,
+            "bare_step_s": float(np.median(bare)),
+            "loop_step_s": loop(cfg, folder / "loop"),
+            "beads": args.beads,
+            "pairs": [len(rows) for rows in cfg.task.restraints.pairs[:3]],
+        }
+
+
+def loop(cfg: Any, run: pathlib.Path) -> float:
+    """Seconds per step of the training engine, of records that hold no compilation."""
+    import dataclasses
+
+    from jaxprot.train.loop import fit
+    from jaxprot.train.parallel import Parallel
+
+    records: list[dict[str, Any]] = []
+    cfg = dataclasses.replace(cfg, steps=3 * cfg.steps, log_every=cfg.steps, save_every=10**6)
+    fit(cfg, run, parallel=Parallel("single"), report=records.append)
+    timed = [record["seconds_per_step"] for record in records if "seconds_per_step" in record]
+    return min(timed[1:])
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--phase", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--side", type=int)
+    parser.add_argument("--pixel", type=float, default=2.0)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--beads", type=int, default=214)
+    parser.add_argument("--particles", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=10)
+    args = parser.parse_args()
+    limit_threads(args.threads)
+    args.side = args.side or {1: 128, 2: 64}[args.phase]
+    args.batch = args.batch or {1: 64, 2: 4}[args.phase]
+
+    import jax
+
+    from jaxprot.cli.options import processor
+
+    found = first(args)
+    found |= {
+        "phase": args.phase, "batch": args.batch, "side": args.side, "threads": args.threads, "jax": jax.__version__,
+        "processor": processor(), "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }  # fmt: skip
+    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
