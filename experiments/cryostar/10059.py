@@ -1,7 +1,7 @@
 """cryoSTAR's first phase on EMPIAR-10059 (TRPV1): published settings.
 
-Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 192 pixels of 1.2156 Å; the reference is 7RQW, docked into the
-consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10059/particles.star` and
+Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 192 pixels of 1.2156 Å; the reference is 7RQW, docked
+into the consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10059/particles.star` and
 `10059/reference.pdb`; `scripts/cryostar_empiar.py 10059` checks them first.
 """
 

@@ -1,8 +1,8 @@
 """cryoSTAR's first phase on EMPIAR-10073 (U4/U6.U5 tri-snRNP): published settings.
 
-Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 380 pixels of 1.4 Å are made 128; the reference is 5GAN, docked into the
-consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10073/particles.star` and
-`10073/reference.pdb`; `scripts/cryostar_empiar.py 10073` checks them first.
+Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 380 pixels of 1.4 Å are made 128; the reference is
+5GAN, docked into the consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10073/particles.star`
+and `10073/reference.pdb`; `scripts/cryostar_empiar.py 10073` checks them first.
 """
 
 import os

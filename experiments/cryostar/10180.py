@@ -1,8 +1,8 @@
 """cryoSTAR's first phase on EMPIAR-10180 (pre-catalytic spliceosome): published settings.
 
-Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 320 pixels of 1.7 Å are made 128; the reference is 5NRL, docked into the
-consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10180/particles.star` and
-`10180/reference.pdb`; `scripts/cryostar_empiar.py 10180` checks them first.
+Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 320 pixels of 1.7 Å are made 128; the reference is
+5NRL, docked into the consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10180/particles.star`
+and `10180/reference.pdb`; `scripts/cryostar_empiar.py 10180` checks them first.
 """
 
 import os

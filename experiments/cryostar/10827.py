@@ -1,7 +1,7 @@
 """cryoSTAR's first phase on EMPIAR-10827: published settings.
 
-Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 224 pixels of 0.9 Å; the reference is 7PTX, docked into the
-consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10827/particles.star` and
+Nature Methods 2024, doi 10.1038/s41592-024-02486-1. Images of 224 pixels of 0.9 Å; the reference is 7PTX, docked into
+the consensus map and centred. `JAXPROT_EMPIAR` names the folder that holds `10827/particles.star` and
 `10827/reference.pdb`; `scripts/cryostar_empiar.py 10827` checks them first.
 """
 
