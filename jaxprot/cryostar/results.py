@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import pathlib
+import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxprot.core.errors import InputError
+from jaxprot.core.particles import ParticleStack
 from jaxprot.core.structure import Structure
 from jaxprot.cryostar.gmm import Beads
+from jaxprot.cryostar.landscape import Decode, Landscape, analyse, mobility
+from jaxprot.io.outputs import RunDirectory, atomic_path, write_json, write_text
+from jaxprot.io.particles import write_particles
 from jaxprot.io.structures import write_structure
+from jaxprot.io.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_ATOMS = 9999
 """Beads that are written to a PDB file; more (or more than 62 chains) go to mmCIF."""
 
 MOST_CHAINS = 62
+
+_DONE = "analysis.json"
+_OWN = re.compile(
+    r"(pca-\d+|kmeans|mobility)\.(pdb|cif)|view\.(pml|cxc)|landscape\.png|(clusters|mobility)\.(csv|parquet)"
+)
 
 
 def models_of(frames: np.ndarray, beads: Beads, values: np.ndarray | None = None) -> Structure:
@@ -83,3 +101,234 @@ def _fits_pdb(beads: Beads, xyz: np.ndarray) -> bool:
     numbers = beads.resid.min() > -1000 and beads.resid.max() < 10_000
     places = np.isfinite(xyz).all() and xyz.min() > -1000 and xyz.max() < 10_000
     return bool(few and names and numbers and places)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heterogeneity:
+    """Conformations of a set of particles.
+
+    Attributes:
+      landscape: latents with their components and clusters.
+      beads: residues of the reference.
+      paths: for each component, (s, N, 3) float32 Å, conformations along its traversal.
+      centres: (c, N, 3) float32 Å, conformations at the clusters' centres.
+      mobility: (N,) float64 Å, root mean square deviation of each bead from its mean place over the particles.
+      stack: the particles; None if they are not at hand.
+    """
+
+    landscape: Landscape
+    beads: Beads
+    paths: tuple[np.ndarray, ...]
+    centres: np.ndarray
+    mobility: np.ndarray
+    stack: ParticleStack | None = None
+
+    @classmethod
+    def of(
+        cls,
+        latents: np.ndarray,
+        decode: Decode,
+        beads: Beads,
+        stack: ParticleStack | None = None,
+        *,
+        components: int = 3,
+        points: int = 10,
+        clusters: int = 10,
+        umap: bool = False,
+        seed: int = 0,
+    ) -> Heterogeneity:
+        """Analyses latents and decodes what stands for them.
+
+        Args:
+          latents: (n, k) in the order of the particles.
+          decode: (b, k) latents to (b, N, 3) conformations in Å.
+          beads: the N residues.
+          stack: the n particles.
+          components: traversals.
+          points: conformations of each.
+          clusters: groups.
+          umap: see `landscape.analyse`.
+          seed: of clusters, UMAP and the particles whose mobility is taken.
+
+        Raises:
+          InputError: another number of latents than of particles, or latents that are not finite.
+        """
+        if stack is not None and len(latents) != len(stack):
+            raise InputError(
+                f"{stack.name}: {len(stack)} particles, but {len(latents)} latents; give the particles that the "
+                "latents were made of, in their order"
+            )
+        found = analyse(latents, components=components, points=points, clusters=clusters, umap=umap, seed=seed)
+        centres = np.asarray(decode(found.latents[found.clusters.rows]), np.float32)
+        if centres.shape[1:] != (len(beads), 3):
+            raise InputError(f"{beads.name}: {len(beads)} beads, but conformations of {centres.shape[1]}")
+        return cls(
+            landscape=found,
+            beads=beads,
+            paths=tuple(np.asarray(decode(found.latents[one.rows]), np.float32) for one in found.traversals),
+            centres=centres,
+            mobility=mobility(decode, found.latents, seed=seed),
+            stack=stack,
+        )
+
+    def residues(self) -> dict[str, np.ndarray]:
+        """Columns of `mobility.csv`: the beads in the order of the reference."""
+        b = self.beads
+        return {
+            "chain": b.chain,
+            "resid": b.resid,
+            "icode": b.icode,
+            "resname": b.res_name,
+            "mobility_angstrom": np.round(self.mobility, 4),
+        }
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Columns of `clusters.csv`: number, particles, and the particle (row from 1) nearest to the centre."""
+        found = self.landscape.clusters
+        return {
+            "cluster": np.arange(len(found.rows)),
+            "particles": np.bincount(found.labels, minlength=len(found.rows)),
+            "nearest_row": found.rows + 1,
+        }
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """`residues()` as a pandas table."""
+        import pandas
+
+        return pandas.DataFrame(self.residues())
+
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draws the landscape, and the particles that stand for clusters and for steps along two components."""
+        from jaxprot.plots.landscape import landscape
+
+        found = self.landscape
+        labels = ("UMAP 1", "UMAP 2")
+        if found.plane_kind == "pca":
+            shares = [*found.pca.share[:2], 0.0, 0.0]
+            labels = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")
+        with atomic_path(path) as temporary:
+            landscape(
+                found.plane,
+                temporary,
+                self.beads.name,
+                axes=labels,
+                centres=found.plane[found.clusters.rows],
+                sizes=self.groups()["particles"].tolist(),
+                paths={f"pca-{axis + 1}": found.plane[one.rows] for axis, one in enumerate(found.traversals[:2])},
+            )
+
+    def write(self, folder: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> list[str]:  # noqa: A002
+        """Writes the analysis; `analysis.json`, which lists the files, comes last: a folder without it is not complete.
+
+        Args:
+          folder: made if it is not there.
+          format: of the tables, `csv` or `parquet`.
+          overwrite: allow a folder that holds something; files of an earlier analysis are removed first.
+
+        Returns:
+          Names of the files: `latents.npy` (n, k), `labels.npy` (n,) cluster of each particle, `pca-1.pdb` ... (a model
+          for each step), `kmeans.pdb` (a model for each cluster), `mobility.pdb` (B-factors are mobilities in Å),
+          `mobility.csv`, `clusters.csv`, `clusters/cluster_00.star` ... (the particles of each cluster),
+          `landscape.png`, `view.pml`, `view.cxc` and `analysis.json`.
+
+        Raises:
+          OutputError: the folder holds something, or a file cannot be written.
+        """
+        home = RunDirectory(folder, overwrite).folder()
+        _clear(home)
+        found = self.landscape
+        written = []
+        for name, array in (("latents.npy", found.latents), ("labels.npy", found.clusters.labels)):
+            with atomic_path(home / name) as temporary, open(temporary, "wb") as file:
+                np.save(file, array)
+            written.append(name)
+        models = {f"pca-{axis + 1}.pdb": frames for axis, frames in enumerate(self.paths)}
+        models |= {"kmeans.pdb": self.centres, "mobility.pdb": self.beads.xyz[None]}
+        written += [
+            write_models(frames, self.beads, home / name, self.mobility).name for name, frames in models.items()
+        ]
+        for name, columns in (("mobility", self.residues()), ("clusters", self.groups())):
+            written.append(write_table(columns, home / name, format).name)
+        if self.stack is not None:
+            for number in range(len(found.clusters.rows)):
+                name = f"clusters/cluster_{number:02d}.star"
+                write_particles(self.stack, home / name, found.clusters.labels == number)
+                written.append(name)
+        self.plot(home / "landscape.png")
+        written += ["landscape.png", *write_views(home)]
+        summary = {
+            "particles": len(found.latents),
+            "clusters": self.groups()["particles"],
+            "variance_share": found.pca.share,
+            "plane": found.plane_kind,
+            "files": written,
+        }
+        write_json(home / _DONE, summary)
+        return [*written, _DONE]
+
+
+def write_views(folder: str | os.PathLike) -> list[str]:
+    """Writes `view.pml` (PyMOL) and `view.cxc` (ChimeraX), which play the conformations found in a folder.
+
+    Maps (`vol*.mrc`) that lie there are opened as well; write the scripts again when some have been added.
+
+    Args:
+      folder: of `pca-1.pdb` and the others.
+
+    Returns:
+      Names of the two scripts.
+    """
+    home = pathlib.Path(folder)
+    models = [path for suffix in ("pdb", "cif") for path in home.glob(f"pca-*.{suffix}")]
+    models = sorted(models, key=lambda path: (len(path.stem), path.stem))
+    models += [home / f"kmeans.{suffix}" for suffix in ("pdb", "cif") if (home / f"kmeans.{suffix}").exists()]
+    still = [home / f"mobility.{suffix}" for suffix in ("pdb", "cif") if (home / f"mobility.{suffix}").exists()]
+    maps = sorted(home.glob("vol*.mrc"))
+    pml = ["# PyMOL: open this file from its folder (`pymol view.pml`).", "# Arrow keys step, `mplay` plays."]
+    cxc = ["# ChimeraX: open this file. The slider steps through the conformations."]
+    pml += ["set cartoon_trace_atoms, 1", "set ribbon_trace_atoms, 1"]
+    for place, path in enumerate([*models, *still]):
+        name = path.stem.replace("-", "_")
+        pml += [f"load {path.name}, {name}", f"hide everything, {name}", f"show cartoon, {name}"]
+        pml += [f"spectrum b, blue_white_red, {name}"]
+        multiple = "" if path in still else " coordset true"
+        cxc += [f"open {path.name}{multiple} name {name}"]
+        cxc += [f"show #{place + 1} atoms", f"color byattribute #{place + 1} bfactor palette blue:white:red"]
+        if place:
+            pml += [f"disable {name}"]
+            cxc += [f"hide #{place + 1} models"]
+    first = len(models) + len(still) + 1
+    for place, path in enumerate(maps):
+        name = path.stem.replace("-", "_")
+        pml += [f"load {path.name}, {name}", f"isomesh {name}_mesh, {name}, 3.0", f"color grey70, {name}_mesh"]
+        cxc += [f"open {path.name}", f"transparency #{first + place} 60"]
+        if place:
+            pml += [f"disable {name}_mesh"]
+            cxc += [f"hide #{first + place} models"]
+    pml += ["bg_color white"]
+    cxc += ["style ball", "set bgColor white", "lighting soft"]
+    if models:
+        name = models[0].stem.replace("-", "_")
+        pml += [f"orient {name}", f"mset 1 -{_models_in(models[0])}", "mplay"]
+        cxc += ["view #1", "coordset slider #1"]
+    write_text(home / "view.pml", "\n".join(pml) + "\n")
+    write_text(home / "view.cxc", "\n".join(cxc) + "\n")
+    return ["view.pml", "view.cxc"]
+
+
+def _models_in(path: pathlib.Path) -> int:
+    from jaxprot.io.structures import read_structure
+
+    return len(np.unique(read_structure(path, models="all").model))
+
+
+def _clear(home: pathlib.Path) -> None:
+    """Removes an earlier analysis, first the file that says that it is complete."""
+    (home / _DONE).unlink(missing_ok=True)
+    for path in home.iterdir():
+        if _OWN.fullmatch(path.name):
+            path.unlink()
+    for path in (home / "clusters").glob("cluster_*.star"):
+        path.unlink()
+    with contextlib.suppress(OSError):  # not empty, or not there
+        (home / "clusters").rmdir()
