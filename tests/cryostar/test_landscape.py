@@ -1,6 +1,9 @@
 """Components, traversals, clusters and mobilities of latents."""
 
+import importlib.machinery
 import importlib.util
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -97,6 +100,35 @@ def test_umap_is_asked_for_and_not_installed(latents, caplog, monkeypatch):
     found = landscape.analyse(latents, umap=True)
     assert found.plane_kind == "pca" and "jaxprot[umap]" in caplog.text
     np.testing.assert_array_equal(found.plane, found.scores[:, :2])
+
+
+def test_many_latents_are_placed_by_a_umap_of_some(latents, monkeypatch):
+    fitted = []
+
+    class UMAP:
+        def __init__(self, random_state, n_neighbors):
+            assert random_state == 3 and n_neighbors == 15
+
+        def fit(self, x):
+            fitted.append(len(x))
+
+        def fit_transform(self, x):
+            self.fit(x)
+            return self.transform(x)
+
+        def transform(self, x):
+            return x[:, 3:5]
+
+    module = types.ModuleType("umap")
+    module.UMAP = UMAP
+    module.__spec__ = importlib.machinery.ModuleSpec("umap", None)
+    monkeypatch.setitem(sys.modules, "umap", module)
+    for most in (1000, 50):
+        monkeypatch.setattr(landscape, "_MOST_UMAP", most)
+        plane, kind = landscape.embed(latents, latents, umap=True, seed=3)
+        assert kind == "umap"
+        np.testing.assert_array_equal(plane, latents[:, 3:5])
+    assert fitted == [400, 50]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs umap-learn")
