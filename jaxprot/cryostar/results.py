@@ -293,7 +293,7 @@ def write_views(folder: str | os.PathLike) -> list[str]:
         pml += [f"spectrum b, blue_white_red, {name}"]
         multiple = "" if path in still else " coordset true"
         cxc += [f"open {path.name}{multiple} name {name}"]
-        cxc += [f"show #{place + 1} atoms", f"color byattribute #{place + 1} bfactor palette blue:white:red"]
+        cxc += [f"show #{place + 1} atoms", f"color byattribute bfactor #{place + 1} palette blue:white:red"]
         if place:
             pml += [f"disable {name}"]
             cxc += [f"hide #{place + 1} models"]
