@@ -81,7 +81,7 @@ def first(args: argparse.Namespace) -> dict[str, Any]:
         stack(folder, chain(args.beads, args.side, args.pixel), args)
         reference = next(folder.glob("reference.*"))
         cfg = default(
-            str(folder / "particles.star"), str(reference), str(folder / "images"), side=args.side, size=args.batch,
+            str(folder / "particles.star"), str(reference), str(folder / "images"), side=args.side, batch=args.batch,
             settle=0, low_pass=4.0,
         )  # fmt: skip
         cfg = dataclasses.replace(cfg, steps=args.steps, chunk=1, log_every=10**6, evaluate_every=10**6)
@@ -144,7 +144,9 @@ def main() -> int:
 
     import jax
 
-    from jaxprot.cli.options import processor
+    from jaxprot.cli.options import keep_memory, processor
+
+    keep_memory()  # as the commands that train do
 
     found = first(args)
     found |= {

@@ -316,7 +316,9 @@ def main() -> int:
 
     import jax
 
-    from jaxprot.cli.options import compilation_cache
+    from jaxprot.cli.options import compilation_cache, keep_memory
+
+    keep_memory()
 
     jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -10,10 +10,107 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Common, record
+from jaxprot.cli.options import Common, keep_memory, record
 from jaxprot.core.errors import InputError
 
 _Angstrom = tyro.conf.arg(metavar="ANGSTROM")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulateOptions(Common):
+    """Options of `cryostar simulate`."""
+
+    model: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="MODEL")] = None
+    """PDB or mmCIF file: of several models (an ensemble), or of one that is moved along its normal modes."""
+    to: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
+    """A second conformation; the path to it is a straight line."""
+    trajectory: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """DCD, XTC or TRR file of MODEL's atoms, instead."""
+    stride: int = 1
+    """Every how manieth frame of the trajectory is taken."""
+    align: bool = False
+    """Superpose the frames of an ensemble or trajectory."""
+    frames: int = 50
+    """Conformations of a path or along normal modes."""
+    modes: int = 1
+    """Normal modes, one after the other."""
+    amplitude: Annotated[float, _Angstrom] = 4.0
+    """Root mean square displacement of the residues at either end of the softest mode."""
+    particles: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
+    """Number of images."""
+    side: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 64
+    """Of an image."""
+    pixel_size: Annotated[float, _Angstrom] = 2.0
+    """Of the images."""
+    snr: float = 0.1
+    """Variance of the signal by that of the noise; inf for no noise."""
+    shift: Annotated[float, _Angstrom] = 2.0
+    """Standard deviation of the shifts along x and y."""
+    defocus: Annotated[tuple[float, float], tyro.conf.arg(metavar="ANGSTROM ANGSTROM")] = (10_000.0, 25_000.0)
+    """Smallest and largest defocus."""
+    astigmatism: Annotated[float, _Angstrom] = 1000.0
+    """Largest difference of the two defoci."""
+    voltage: float = 300.0
+    """kV."""
+    cs: float = 2.7
+    """Spherical aberration in mm."""
+    amplitude_contrast: float = 0.1
+    """0 to 1."""
+
+
+def simulate(options: SimulateOptions) -> int:
+    """Makes a stack of particle images of a molecule that moves, with its truth.
+
+    Writes particles.star and particles.mrcs (readable by RELION and by `jaxprot cryostar fit`), truth.npz (conformation
+    of each particle, coordinates of all), ensemble.pdb (residues as beads), reference.pdb (MODEL with all atoms, placed
+    at the origin, to give to `fit --reference`) and run.json.
+    """
+    import jax
+
+    from jaxprot.cryostar import simulate as simulation
+    from jaxprot.io.structures import read_structure, write_structure
+    from jaxprot.io.trajectories import from_models, read_trajectory
+
+    begin = time.perf_counter()
+    if options.model is None:
+        raise InputError("give a model (a PDB or mmCIF file)")
+    if options.to is not None and options.trajectory is not None:
+        raise InputError("give --to or --trajectory, not both")
+    try:
+        cfg = simulation.SimulationConfig(
+            side=options.side,
+            pixel=options.pixel_size,
+            snr=options.snr,
+            shift_sd=options.shift,
+            defocus=options.defocus,
+            astigmatism=options.astigmatism,
+            voltage=options.voltage,
+            cs=options.cs,
+            amplitude=options.amplitude_contrast,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    whole = read_structure(options.model, models="all")
+    first = whole.first_model().first_altlocs()
+    if options.trajectory is not None:
+        trajectory = read_trajectory(options.trajectory, options.model, stride=options.stride)
+        ensemble = simulation.ensemble_of(trajectory, align=options.align)
+    elif options.to is not None:
+        ensemble = simulation.morph(first, read_structure(options.to).first_model(), options.frames)
+    elif len(set(whole.model.tolist())) > 1:
+        ensemble = simulation.ensemble_of(from_models(whole), align=options.align)
+    else:
+        ensemble = simulation.along_modes(first, options.frames, modes=options.modes, amplitude=options.amplitude)
+    made = simulation.simulate(
+        ensemble.frames, ensemble.beads.electrons, options.particles, cfg, key=jax.random.key(options.seed)
+    )
+    written = simulation.write_simulation(made, ensemble, options.output, overwrite=options.overwrite)
+    write_structure(simulation.placed(first, ensemble), options.output / "reference.pdb")
+    inputs = [path for path in (options.model, options.to, options.trajectory) if path is not None]
+    timings = {"total": time.perf_counter() - begin}
+    record(options, options.output, "cryostar simulate", inputs=inputs, timings=timings)
+    print(f"{options.output}: {', '.join([*written, 'reference.pdb'])}")
+    return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +188,8 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
             raise InputError(f"{run}: holds checkpoints of a run; go on with --resume, or give another folder")
         cfg = _config(options, run, subset)
     task, parallel = cfg.task, Parallel(options.parallel)
+    if parallel.devices[0].platform == "cpu":
+        keep_memory()
     print(f"{run}: {len(task.stack)} particles, {len(task.beads)} beads", file=sys.stderr)
     with _counted("images") as progress:
         task.ready(progress)
@@ -160,3 +259,92 @@ def _counted(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions(Common):
+    """Options of `cryostar analyze`."""
+
+    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """Folder of `jaxprot cryostar fit`."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None  # type: ignore[assignment]
+    """Folder for the results; by default RUN/analysis."""
+    components: int = 3
+    """Principal components along which conformations are shown."""
+    points: int = 10
+    """Conformations along each."""
+    clusters: int = 10
+    """Groups of particles."""
+    umap: bool = False
+    """Picture by UMAP (pip install 'jaxprot[umap]') instead of the first two principal components."""
+
+
+def analyze(options: AnalyzeOptions) -> int:
+    """Shows what a run has found: conformations along principal components, clusters, mobility.
+
+    Writes pca-1.pdb ... (conformations along each component), kmeans.pdb (one of each cluster), mobility.pdb and .csv
+    (root mean square fluctuation of each residue in Å), clusters/cluster_00.star ... (the particles of each cluster
+    with all columns of their file, to be refined on their own), clusters.csv, landscape.png, view.pml and view.cxc.
+    For a run with --half-sets, each half is analysed, and agreement.json tells how alike their conformations are.
+    """
+    if options.run is None:
+        raise InputError("give the folder of a run (jaxprot cryostar fit)")
+    halves = [path for path in (options.run / "half1", options.run / "half2") if (path / "config.yaml").is_file()]
+    found = {}
+    for run in halves or [options.run]:
+        home = (options.output or options.run / "analysis") / (run.name if halves else "")
+        found[run.name] = _analyzed(options, run, home)
+    if len(halves) == 2:
+        _compare(found, options.output or options.run / "analysis")
+    return 0
+
+
+def _analyzed(options: AnalyzeOptions, run: Path, home: Path) -> tuple[Any, Any]:
+    """One run; its predictor and latents."""
+    from jaxprot.cryostar import predict
+    from jaxprot.cryostar.results import Heterogeneity
+    from jaxprot.io.outputs import RunDirectory
+
+    begin = time.perf_counter()
+    RunDirectory(home, options.overwrite)
+    predictor = predict.load(run)
+    latents = predictor.read_latents(run / "latents.npy")
+    result = Heterogeneity.of(
+        latents,
+        predictor.decode,
+        predictor.beads,
+        predictor.task.stack,
+        components=options.components,
+        points=options.points,
+        clusters=options.clusters,
+        umap=options.umap,
+        seed=options.seed,
+    )
+    written = result.write(home, format=options.format, overwrite=True)
+    inputs = [run / "best.safetensors", run / "latents.npy"]
+    timings = {"total": time.perf_counter() - begin}
+    record(options, home, "cryostar analyze", inputs=inputs, timings=timings)
+    print(f"{home}: {', '.join(name for name in written if not name.startswith('clusters/'))}")
+    return predictor, result
+
+
+def _compare(found: dict[str, tuple[Any, Any]], home: Path) -> None:
+    """How far each half's conformations of clusters are from the nearest conformation of the other half."""
+    import numpy as np
+
+    from jaxprot.io.outputs import write_json
+
+    told: dict[str, Any] = {}
+    for (name, (_, result)), (other, (predictor, there)) in zip(found.items(), reversed(found.items()), strict=True):
+        rows = np.random.default_rng(0).permutation(len(there.landscape.latents))[:2000]
+        frames = predictor.decode(there.landscape.latents[rows])
+        off = np.sqrt(np.square(result.centres[:, None] - frames[None]).sum(-1).mean(-1)).min(1)
+        told[f"{name} in {other}"] = {"rmsd_angstrom": off.tolist(), "mean": float(off.mean())}
+    first, second = (result.mobility for _, result in found.values())
+    told["mobility_correlation"] = float(np.corrcoef(first, second)[0, 1])
+    write_json(home / "agreement.json", told)
+    means = [value["mean"] for value in told.values() if isinstance(value, dict)]
+    print(
+        f"{home}: clusters of one half lie {np.mean(means):.2f} Å from the other's conformations; mobility correlates "
+        f"with {told['mobility_correlation']:.2f} (agreement.json)"
+    )

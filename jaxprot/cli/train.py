@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Compute, record
+from jaxprot.cli.options import Compute, keep_memory, record
 from jaxprot.core.errors import InputError
 
 _MANY = 8  # files of one folder that are listed one by one
@@ -59,6 +59,8 @@ def train(options: TrainOptions) -> int:
     elif any(value is not None for value in peers):
         raise InputError("--coordinator, --num-processes and --process-id need --distributed")
     parallel = Parallel(options.parallel)
+    if parallel.devices[0].platform == "cpu":
+        keep_memory()
     run = options.resume if options.resume is not None else options.output
     cfg = _agreed(lambda: _prepare(options, run, parallel.first))
     from jaxprot.train.loop import fit

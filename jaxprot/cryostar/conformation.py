@@ -157,8 +157,8 @@ class ConformationTask:
       cache: folder for the prepared images.
       dataset_dir: folder that the paths of stacks are relative to.
       pixel_size: Å per pixel of the original images, instead of the file's.
-      subset: only the particles of this half set, 1 or 2 (of rlnRandomSubset, or every other particle where the file has
-        no such column); 0 for all.
+      subset: only the particles of this half set, 1 or 2 (of rlnRandomSubset, or every other particle where the file
+        has no such column); 0 for all.
       side: pixels after down-sampling, see `images.prepare`.
       downsampling: see `images.prepare`.
       half_precision: keep images as float16.

@@ -82,6 +82,25 @@ class Predictor:
         return _by_batches(encoded, (np.arange(len(task.stack)),), progress)
 
 
+    def read_latents(self, path: str | os.PathLike) -> np.ndarray:
+        """(n, k) latents of a file, checked against the particles; computed where the file is not there.
+
+        Raises:
+          InputError: the file is damaged, or holds latents of other particles.
+        """
+        path = pathlib.Path(path)
+        if not path.exists():
+            return self.latents()
+        try:
+            found = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: not an array of latents ({error})") from error
+        count = None if self.task is None else len(self.task.stack)
+        expected = (count, self.model.cfg.latent)
+        if found.ndim != 2 or found.shape[1] != expected[1] or (count is not None and len(found) != count):
+            raise InputError(f"{path}: latents of shape {found.shape}, and the run needs {expected}")
+        return found.astype(np.float32)
+
     def write_latents(self, path: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Writes `latents` as a `.npy` file, and gives them."""
         found = self.latents(progress)

@@ -20,7 +20,9 @@ def published(
     """The settings of the paper's experiments.
 
     Args:
-      particles, reference, cache: see `ConformationTask`.
+      particles: STAR or `.cs` file.
+      reference: PDB or mmCIF file.
+      cache: folder for the prepared images.
       steps: of training.
       batch: particles of a device and step.
       devices: whose batches the published run joined; here one batch of all is spread over what devices there are.
@@ -46,7 +48,9 @@ def default(particles: str = "", reference: str = "", cache: str = "", **task: A
     """What `jaxprot cryostar fit` does: the published objective, read and optimised otherwise.
 
     Args:
-      particles, reference, cache: see `ConformationTask`.
+      particles: STAR or `.cs` file.
+      reference: PDB or mmCIF file.
+      cache: folder for the prepared images.
       **task: changes of the task.
     """
     cfg = published(particles, reference, cache, steps=20_000, **({"downsampling": "fourier", "shift": "exact"} | task))

@@ -209,6 +209,27 @@ def along_modes(structure: Structure, frames: int = 20, *, modes: int = 1, ampli
     return _centred(beads, beads.xyz[None] + np.concatenate(parts))
 
 
+def placed(structure: Structure, ensemble: Ensemble) -> Structure:
+    """All atoms of a structure, superposed on the conformation of an ensemble that is most like it.
+
+    It is the reference for a reconstruction: the ensemble has its beads alone.
+
+    Raises:
+      InputError: fewer than three residues of the ensemble are in the structure.
+    """
+    own = beads_of(structure)
+    place = {key: row for row, key in enumerate(_keys(own))}
+    common = [(place[key], row) for row, key in enumerate(_keys(ensemble.beads)) if key in place]
+    if len(common) < 3:
+        raise InputError(f"{structure.name}: {len(common)} residues of the simulated ones; give the same molecule")
+    left, right = np.array(common).T
+    mobile, targets = jnp.asarray(own.xyz[left]), jnp.asarray(ensemble.frames[:, right])
+    off = jax.jit(jax.vmap(lambda target: rigid.rmsd(mobile, target)))(targets)
+    rotation, translation = jax.jit(rigid.superpose)(mobile, targets[int(jnp.argmin(off))])
+    moved = rigid.apply(rotation, translation, jnp.asarray(structure.xyz))
+    return dataclasses.replace(structure, xyz=np.asarray(moved, np.float32))
+
+
 def normal_modes(xyz: np.ndarray, count: int, cutoff: float = ANM_CUTOFF) -> tuple[np.ndarray, np.ndarray]:
     """Softest motions of the anisotropic network (Biophys. J. 80:505, doi 10.1016/S0006-3495(01)76033-X).
 

@@ -209,6 +209,11 @@ def _map(function: Any, xs: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], xs)))
 
 
+def _norm(tree: Any) -> Array:
+    """Of all leaves together; products of vectors, since XLA on CPU would write the squares to memory first."""
+    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in map(jnp.ravel, jax.tree.leaves(tree))))
+
+
 def _float(value: Any) -> Array:
     return jnp.asarray(value, jnp.float32)
 
@@ -249,7 +254,7 @@ def make_step(objective: Objective, tx: optax.GradientTransformationExtraArgs, c
             examples = jax.tree.map(lambda leaf: leaf[examples], resident)
         key = jax.random.fold_in(state.key, state.step)
         (loss, values), grad, rest = objective.gradient(state.trained, state.fixed, state.rest, examples, weight, key)
-        norm = optax.tree.norm(grad)
+        norm = _norm(grad)
         updates, opt = tx.update(grad, state.opt, state.trained, learning_rate=rate)
         trained = optax.apply_updates(state.trained, updates)
         # A short average at first, so that early evaluations do not show the initial weights.
