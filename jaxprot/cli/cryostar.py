@@ -328,6 +328,156 @@ def _analyzed(options: AnalyzeOptions, run: Path, home: Path) -> tuple[Any, Any]
     return predictor, result
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DensityOptions(Common):
+    """Options of `cryostar density`."""
+
+    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """Folder of `jaxprot cryostar fit`."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None  # type: ignore[assignment]
+    """Folder for the results; by default RUN/density."""
+    side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Voxels along an edge; by default as the original images, but at most 256."""
+    hidden: int = 256
+    """Width of the network; 1024 was published and takes about ten times as long."""
+    epochs: int = 20
+    """Passes over the particles."""
+    batch: int = 16
+    """Particles per step."""
+    lr: float = 1e-4
+    """Learning rate."""
+    mask: float = 0.85
+    """Highest frequency that is modelled, 1 being that of Nyquist."""
+    components: int = 3
+    """Principal components along which maps are made."""
+    points: int = 10
+    """Maps along each."""
+    clusters: int = 10
+    """Groups of particles, one map of each."""
+    resume: bool = False
+    """Go on with the training in DIR."""
+    parallel: Literal["shard_map", "pmap", "single"] = "shard_map"
+    """How to use several devices."""
+
+
+def density(options: DensityOptions) -> int:
+    """Density maps of what a run has found, from the images alone: the model enters through the latents only.
+
+    Writes vol_kmeans_000.mrc ... (a map of each cluster), vol_pca_1_000.mrc ... (along each component), the beads of
+    the same conformations (kmeans.pdb, pca-1.pdb ...), fsc.csv and resolution.csv (Fourier shell correlation of each
+    map with its beads), training/best.safetensors, view.pml and view.cxc. For a run with --half-sets both halves are
+    reconstructed, and half_fsc.csv and half_resolution.csv compare their maps of the same conformations.
+    """
+    if options.run is None:
+        raise InputError("give the folder of a run (jaxprot cryostar fit)")
+    halves = [path for path in (options.run / "half1", options.run / "half2") if (path / "config.yaml").is_file()]
+    home, found = options.output or options.run / "density", []
+    for run in halves or [options.run]:
+        one = _reconstructed(options, run, home / run.name if halves else home)
+        if isinstance(one, int):
+            return one
+        found.append(one)
+    if len(halves) == 2:
+        _half_maps(options, found, home)
+    return 0
+
+
+def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
+    """Maps of one run: (network, predictor, latents, choice, pixel); an exit code where it was stopped."""
+    from jaxprot.cli.train import reporter
+    from jaxprot.cryostar import maps, predict
+    from jaxprot.cryostar.results import Heterogeneity, write_models, write_views
+    from jaxprot.io.maps import write_map
+    from jaxprot.io.outputs import RunDirectory, keep_settings
+    from jaxprot.train.loop import fit as train
+    from jaxprot.train.parallel import Parallel
+
+    begin = time.perf_counter()
+    if not options.resume:
+        RunDirectory(home, options.overwrite)
+    predictor = predict.load(run)
+    latents = predictor.read_latents(run / "latents.npy")
+    with _counted("images") as progress:
+        cfg = maps.settings(
+            predictor,
+            latents,
+            home / "images",
+            side=options.side,
+            hidden=options.hidden,
+            epochs=options.epochs,
+            batch=options.batch,
+            lr=options.lr,
+            mask=options.mask,
+            seed=options.seed,
+            progress=progress,
+        )
+    parallel = Parallel(options.parallel)
+    if parallel.devices[0].platform == "cpu":
+        keep_memory()
+    header = {"system": "cryostar", "phase": "density", "config": dataclasses.asdict(cfg.task.model)}
+    # Orbax, metrics and settings of the training lie apart from the maps.
+    work = home / "training"
+    chosen = {"lr": options.lr, "batch": options.batch, "seed": options.seed, "run": run.absolute()}
+    keep_settings(work, {**header, **chosen})
+    print(f"{home}: {cfg.steps} steps on {parallel}", file=sys.stderr)
+    with reporter(cfg.steps, parallel.first) as report:
+        try:
+            outcome = train(cfg, work, resume=options.resume, header=header, report=report, parallel=parallel)
+        except FloatingPointError as error:
+            raise InputError(str(error)) from error
+    if outcome.stopped is not None:
+        print(f"{home}: stopped by {outcome.stopped} and saved after step {outcome.step} of {cfg.steps}; add --resume")
+        return 130 if outcome.stopped == "SIGINT" else 0
+    assert outcome.best is not None
+    net, pixel = maps.network(outcome.best), cfg.task.data.pixel
+    result = Heterogeneity.of(
+        latents, predictor.decode, predictor.beads, components=options.components, points=options.points,
+        clusters=options.clusters, seed=options.seed,
+    )  # fmt: skip
+    choice, fits = maps.chosen(result), []
+    for name, row, frame in zip(choice.names, choice.rows, choice.frames, strict=True):
+        volume = maps.volume_of(net, latents[row], pixel, name)
+        write_map(volume, home / f"{name}.mrc")
+        fits.append(maps.map_model(volume, frame, predictor.beads.electrons))
+    for axis, frames in enumerate(result.paths):
+        write_models(frames, predictor.beads, home / f"pca-{axis + 1}.pdb", result.mobility)
+    write_models(result.centres, predictor.beads, home / "kmeans.pdb", result.mobility)
+    _write_fits(fits, home, "", "fsc_0.5_angstrom", options.format)
+    write_views(home)
+    inputs = [run / "best.safetensors", run / "latents.npy"]
+    record(options, home, "cryostar density", inputs=inputs, timings={"total": time.perf_counter() - begin})
+    best = min(fit.resolution for fit in fits)
+    print(f"{home}: {len(fits)} maps; map-model FSC 0.5 at {best:.2f} Å at best (resolution.csv)")
+    return net, predictor, latents, choice, pixel
+
+
+def _half_maps(options: DensityOptions, found: list[Any], home: Path) -> None:
+    """Compares the maps of conformations that both halves have."""
+    from jaxprot.cryostar import maps
+
+    (net, _, latents, choice, pixel), (other, predictor, others, _, _) = found
+    fits = []
+    for name, row, there in zip(
+        choice.names, choice.rows, maps.matched(predictor.decode, others, choice.frames), strict=True
+    ):
+        first = maps.volume_of(net, latents[row], pixel, name)
+        fits.append(maps.map_map(first, maps.volume_of(other, others[there], pixel, name)))
+    _write_fits(fits, home, "half_", "fsc_0.143_angstrom", options.format)
+    best = min(fit.resolution for fit in fits)
+    print(f"{home}: half-set FSC 0.143 at {best:.2f} Å at best (half_resolution.csv)")
+
+
+def _write_fits(fits: Any, home: Path, prefix: str, column: str, format: Any) -> None:  # noqa: A002
+    import numpy as np
+
+    from jaxprot.cryostar import maps
+    from jaxprot.io.tables import write_table
+
+    write_table(maps.table(fits), home / f"{prefix}fsc", format)
+    rows = {"volume": np.array([fit.name for fit in fits]), column: np.round([fit.resolution for fit in fits], 3)}
+    write_table(rows, home / f"{prefix}resolution", format)
+
+
 def _compare(found: dict[str, tuple[Any, Any]], home: Path) -> None:
     """How far each half's conformations of clusters are from the nearest conformation of the other half."""
     import numpy as np
