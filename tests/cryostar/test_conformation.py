@@ -1,6 +1,5 @@
 """Phase 1 as a training task."""
 
-import dataclasses
 import re
 
 import jax
@@ -10,13 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxprot.core.errors import InputError
 from jaxprot.cryostar import conformation, weights
 from jaxprot.cryostar.conformation import ConformationTask
-from jaxprot.train.loop import fit
-from jaxprot.train.parallel import Parallel
-from jaxprot.train.step import Objective
-from jaxprot.train.task import OptimConfig, TrainConfig
 from jaxprot.weights import inspect
 from jaxprot.weights.convert import fill
 from jaxprot.weights.module import flatten
