@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaxprot._version import __version__
 
 if TYPE_CHECKING:  # the names below, for type checkers and editors
-    from jaxprot import core, io, ops, plots, proteinmpnn, rmsfnet, thermompnn, train, weights
+    from jaxprot import core, cryostar, io, ops, plots, proteinmpnn, rmsfnet, thermompnn, train, weights
     from jaxprot.citations import cite
     from jaxprot.core.errors import CheckpointError, DownloadError, InputError, JaxprotError, OutputError
     from jaxprot.core.structure import Structure
@@ -41,7 +41,7 @@ _NAMES = {
     "DownloadError": "jaxprot.core.errors",
     "OutputError": "jaxprot.core.errors",
 }
-_MODULES = ("core", "io", "ops", "plots", "proteinmpnn", "rmsfnet", "thermompnn", "train", "weights")
+_MODULES = ("core", "cryostar", "io", "ops", "plots", "proteinmpnn", "rmsfnet", "thermompnn", "train", "weights")
 
 __all__ = [
     "CheckpointError",
@@ -54,6 +54,7 @@ __all__ = [
     "__version__",
     "cite",
     "core",
+    "cryostar",
     "io",
     "load",
     "ops",
