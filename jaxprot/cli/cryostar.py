@@ -127,8 +127,9 @@ class FitOptions(Common):
     """Of the original images, instead of the file's."""
     side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Images are made so large; by default as they are, but at most 128."""
-    low_pass: Annotated[float | None, _Angstrom] = 10.0
-    """Finer detail is not compared; none for no limit. The resolution of the consensus map is a good choice."""
+    low_pass: Annotated[float | None, _Angstrom] = None
+    """Finer detail is not compared; 0 for no limit, by default 10 or what the experiment says. The resolution of the
+    consensus map is a good choice."""
     invert: bool = False
     """Particles are dark on bright."""
     steps: int | None = None
@@ -172,7 +173,7 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
     from jaxprot.cryostar import predict
     from jaxprot.cryostar.results import write_models
     from jaxprot.io.outputs import RunDirectory
-    from jaxprot.train.config import read_config
+    from jaxprot.train.config import override, read_config
     from jaxprot.train.loop import fit as train
     from jaxprot.train.parallel import Parallel
 
@@ -181,7 +182,7 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
     if resumed:
         cfg = read_config(run / "config.yaml")
         if options.steps is not None:
-            cfg = dataclasses.replace(cfg, steps=options.steps)
+            cfg = override(cfg, [f"steps={options.steps}"])
     else:
         RunDirectory(run, options.overwrite or options.resume)
         if (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
@@ -191,16 +192,27 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
     if parallel.devices[0].platform == "cpu":
         keep_memory()
     print(f"{run}: {len(task.stack)} particles, {len(task.beads)} beads", file=sys.stderr)
+    if not resumed:
+        if not options.no_checks:
+            _check_files(task)
+        if options.overwrite:
+            _forget(run)
     with _counted("images") as progress:
         task.ready(progress)
     if not resumed and not options.no_checks:
         _check(task)
     header = {"system": "cryostar", "config": dataclasses.asdict(task.model)}
     note = Note(options, run, cfg, parallel, resumed, options.experiment, "cryostar fit")
+
+    def started(step: int) -> None:
+        note.begin(step)
+        if step < cfg.steps:
+            (run / "latents.npy").unlink(missing_ok=True)  # of fewer steps
+
     print(f"{run}: {cfg.steps} steps on {parallel}", file=sys.stderr)
     with reporter(cfg.steps, parallel.first) as report:
         try:
-            outcome = train(cfg, run, resume=resumed, header=header, report=report, parallel=parallel, begin=note.begin)
+            outcome = train(cfg, run, resume=resumed, header=header, report=report, parallel=parallel, begin=started)
         except FloatingPointError as error:
             raise InputError(str(error)) from error
     note.end(outcome.step, time.perf_counter() - begin)
@@ -222,6 +234,8 @@ def _config(options: FitOptions, run: Path, subset: int) -> Any:
 
     if options.particles is None or options.reference is None:
         raise InputError("give the particles (a .star or .cs file) and --reference MODEL")
+    if options.batch is not None and options.batch < 2:
+        raise InputError(f"--batch {options.batch}: give at least 2, distances are relaxed by how they vary in a batch")
     cfg = default() if options.experiment is None else load_experiment(options.experiment)
     given = {
         "particles": str(options.particles.absolute()),
@@ -231,19 +245,48 @@ def _config(options: FitOptions, run: Path, subset: int) -> Any:
         "subset": subset,
     }
     chosen = {"pixel_size": options.pixel_size, "side": options.side, "size": options.batch}
-    chosen |= {"invert": options.invert or None, "low_pass": options.low_pass if options.experiment is None else None}
     given |= {name: value for name, value in chosen.items() if value is not None}
+    if options.invert:
+        given["invert"] = True
+    if options.low_pass is not None:
+        given["low_pass"] = options.low_pass or None
     cfg = dataclasses.replace(cfg, task=dataclasses.replace(cfg.task, **given), seed=options.seed)
-    if options.steps is not None:
-        cfg = dataclasses.replace(cfg, steps=options.steps)
-    return override(cfg, options.set)
+    steps = () if options.steps is None else (f"steps={options.steps}",)
+    return override(cfg, (*steps, *options.set))
+
+
+def _forget(run: Path) -> None:
+    """Removes what an earlier run has left in a folder and what would be taken for this one's."""
+    for name in ("images/settings.json", "images/images.npy", "latents.npy", "best.safetensors"):
+        (run / name).unlink(missing_ok=True)
+
+
+def _check_files(task: Any) -> None:
+    """Raises what the files alone tell, before the images are prepared, which may take long."""
+    import numpy as np
+
+    from jaxprot.cryostar import checks
+
+    checks.check_stack(task.stack)
+    side, pixel = int(np.median(task.stack.side)), float(np.median(task.stack.pixel_size))
+    if side:
+        checks.check_reference(task.beads, side, pixel)
 
 
 def _check(task: Any) -> None:
     """Says what looks wrong before anything is trained."""
     from jaxprot.cryostar import checks
 
-    for finding in checks.check(task.stack, task.beads, task.prepared, low_pass=task.low_pass, version=task.ctf):
+    try:
+        found = checks.check(task.stack, task.beads, task.prepared, low_pass=task.low_pass, version=task.ctf)
+    except InputError as error:
+        told, remedy = str(error), "particles are dark on bright; add --invert"
+        if not task.invert or not told.endswith(remedy):
+            raise
+        raise InputError(
+            told.removesuffix(remedy) + "particles are bright on dark already; leave --invert out"
+        ) from error
+    for finding in found:
         print(f"jaxprot: {finding.level}: {finding.message}", file=sys.stderr)
 
 
