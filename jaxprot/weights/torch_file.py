@@ -1,5 +1,7 @@
 """Reads PyTorch checkpoints (`.pt`, `.pth`, `.ckpt`) without PyTorch and without running anything that they contain.
 
+It also writes them, so that what was trained here can be opened with PyTorch.
+
 A checkpoint is a zip archive: a pickle that describes the object, and one record of raw bytes per storage. A pickle is
 a program, so it is run here by an unpickler that never imports a name out of the file. Each name is one of three
 things: a tensor builder or plain container, for which this module has its own small stand-in; a name that could act on
@@ -7,6 +9,9 @@ the machine, which ends the reading with an error that names it; or anything els
 of Lightning files), which becomes an inert `Stub` that keeps its arguments and does nothing.
 """
 
+import collections
+import hashlib
+import io
 import math
 import os
 import pickle
@@ -18,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.io.outputs import atomic_path
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _SLACK = 64 * 2**20  # bytes that any file may unpack to, whatever its own size
@@ -505,3 +511,114 @@ def find_state_dict(obj: Any) -> dict[str, np.ndarray]:
     raise CheckpointError(
         "no named tensors found (looked for a state_dict, a model_state_dict, or a plain dict of tensors)"
     )
+
+
+_ALIGNMENT = 64  # bytes; what PyTorch aligns records to, so that they can be mapped into memory
+_STORAGE, _DEVICE = "storage", "cpu"
+_STORAGE_OF = {_DTYPES[kind]: storage for storage, kind in _STORAGES.items() if storage != "UntypedStorage"}
+_WRITTEN = (dict, collections.OrderedDict, list, tuple, str, int, float, bool, type(None))
+
+
+class _Reference:
+    """A storage, which the pickle names and the archive holds."""
+
+    __slots__ = ("pid",)
+
+    def __init__(self, pid: tuple):
+        self.pid = pid
+
+
+class _Writer(pickle._Pickler):  # type: ignore[attr-defined]
+    """The pickler of `torch.save`, for plain containers and arrays; the names of PyTorch's functions are only written.
+
+    It is the one written in Python, whose table of types can be extended.
+    """
+
+    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+
+    def __init__(self, stream: Any):
+        super().__init__(stream, protocol=2)
+        self.storages: list[np.ndarray] = []
+        self._names: dict[_Name, _Name] = {}
+
+    def _name(self, module: str, name: str) -> _Name:
+        return self._names.setdefault(_Name(module, name), _Name(module, name))  # one object: written once
+
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.pid if isinstance(obj, _Reference) else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray):
+            return self._tensor(obj)
+        if not isinstance(obj, (_Name, *_WRITTEN)) and obj is not collections.OrderedDict:
+            raise ValueError(
+                f"cannot write a {type(obj).__name__} into a PyTorch file: containers, strings, numbers and arrays only"
+            )
+        return NotImplemented
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        array = np.asarray(array, array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else None)
+        if array.dtype not in _STORAGE_OF:
+            raise ValueError(f"cannot write an array of {array.dtype} into a PyTorch file; convert it to float32")
+        flat = np.ascontiguousarray(array).reshape(-1)
+        kind, key = self._name("torch", _STORAGE_OF[array.dtype]), str(len(self.storages))
+        self.storages.append(flat)
+        steps = tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
+        storage = _Reference((_STORAGE, kind, key, _DEVICE, flat.size))
+        arguments = (storage, 0, array.shape, steps, False, collections.OrderedDict())
+        return self._name("torch._utils", "_rebuild_tensor_v2"), arguments
+
+    def save_reduce(self, func: Any, args: Any, *rest: Any, **named: Any) -> None:
+        if isinstance(func, _Name):  # not callable, as the pickler would have it
+            self.save(func)
+            self.save(args)
+            self.write(pickle.REDUCE)
+            self.memoize(named["obj"])
+        else:
+            super().save_reduce(func, args, *rest, **named)
+
+    def save_name(self, name: _Name) -> None:
+        self.write(pickle.GLOBAL + f"{name.module}\n{name.name}\n".encode("ascii"))
+        self.memoize(name)
+
+    dispatch[_Name] = save_name
+
+
+def write_torch_file(obj: Any, path: str | os.PathLike) -> None:
+    """Writes what `torch.load(path, weights_only=True)` reads, in the layout of `torch.save`.
+
+    An interrupted write leaves no file under `path`.
+
+    Args:
+      obj: dictionaries (`collections.OrderedDict` too, with attributes such as `_metadata`), lists, tuples, strings,
+        numbers, and numpy arrays, which become tensors with a storage each.
+      path: file to write.
+
+    Raises:
+      ValueError: an object or a type of array that has no place in such a file; nothing is written.
+      OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    stream = io.BytesIO()
+    writer = _Writer(stream)
+    writer.dump(obj)
+    records: dict[str, Any] = {
+        "data.pkl": stream.getvalue(),
+        ".format_version": b"1",
+        ".storage_alignment": str(_ALIGNMENT).encode(),
+        "byteorder": b"little",
+        **{f"data/{key}": array.view(np.uint8) for key, array in enumerate(writer.storages)},
+        "version": b"3\n",
+    }
+    digest = hashlib.sha256()
+    for record in records.values():
+        digest.update(record)
+    records[".data/serialization_id"] = str(int.from_bytes(digest.digest(), "big"))[:40].zfill(40).encode()
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, record in records.items():
+            info = zipfile.ZipInfo(f"{path.stem or 'archive'}/{name}", (1980, 1, 1, 0, 0, 0))
+            # The record starts after a header of 30 bytes, its name, and this extra field, which fills up.
+            start = archive.fp.tell() + 30 + len(info.filename.encode()) + 4  # type: ignore[union-attr]
+            fill = -start % _ALIGNMENT
+            info.extra = b"FB" + fill.to_bytes(2, "little") + bytes(fill)
+            archive.writestr(info, record.tobytes() if isinstance(record, np.ndarray) else record)
