@@ -255,16 +255,21 @@ def make_step(objective: Objective, tx: optax.GradientTransformationExtraArgs, c
         key = jax.random.fold_in(state.key, state.step)
         (loss, values), grad, rest = objective.gradient(state.trained, state.fixed, state.rest, examples, weight, key)
         norm = _norm(grad)
-        updates, opt = tx.update(grad, state.opt, state.trained, learning_rate=rate)
-        trained = optax.apply_updates(state.trained, updates)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~state.halted
         # A short average at first, so that early evaluations do not show the initial weights.
         decay = jnp.minimum(cfg.optim.ema, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema, trained if state.ema else {})
-        good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~state.halted
-        new = TrainState(trained, state.fixed, rest, ema, opt, state.step + 1, state.key, state.halted)
-        kept = jax.tree.map(lambda a, b: a if a is b else jnp.where(good, a, b), new, state)
+
+        def moved(grad: Any, rest: Any) -> TrainState:
+            updates, opt = tx.update(grad, state.opt, state.trained, learning_rate=rate)
+            trained = optax.apply_updates(state.trained, updates)
+            ema = jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema, trained if state.ema else {})
+            return state._replace(trained=trained, rest=rest, ema=ema, opt=opt, step=state.step + 1)
+
+        # A branch, and not a choice between two states: XLA then updates large arrays in their place without copies of
+        # them (a quarter of the time on CPU).
+        new = jax.lax.cond(good, moved, lambda grad, rest: state, grad, rest)
         terms = {name: value for name, value in values.items() if name != "loss"}
-        return kept._replace(halted=~good), {"loss": loss, **terms, "grad_norm": norm, "good": good}
+        return new._replace(halted=~good), {"loss": loss, **terms, "grad_norm": norm, "good": good}
 
     def step(state: TrainState, batch: Any, rates: Float[Array, "k"], resident: Any):
         if rates.shape[0] == 1:
