@@ -47,6 +47,7 @@ LARGEST = 4.0  # times its median in the chain, at most, so that a loose end doe
 BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
+VIEWS = 4  # orientations over which predictions are averaged
 
 
 def amplitude(values: Any) -> Any:
@@ -279,7 +280,7 @@ def export(run: pathlib.Path, variant: str) -> None:
     expected = compare.matched(structure, compare.read_reference(flexibility / "2k39_ca_rmsf.csv"))
     volume = None if variant == "pdb" else simulate_map(structure, 3.0, bfactors=True)
     # The entries lie on one grid of exactly 1.5 Å, and hold no hydrogens.
-    header = {**header, "config": {**header["config"], "geometry": "exact", "hydrogens": False}}
+    header = {**header, "config": {**header["config"], "geometry": "exact", "hydrogens": False, "views": VIEWS}}
     meta = {**header, "experiment": "rmsfnet/default", "scale": [1.0, 0.0]}
     path = DEFAULT / ("rmsfnet.safetensors" if variant == "both" else f"rmsfnet-{variant}.safetensors")
     portable.save(path, tensors, meta)

@@ -1,0 +1,187 @@
+"""Density maps of conformations: the second phase on the latents of the first one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxprot.core import metrics
+from jaxprot.core.errors import InputError
+from jaxprot.core.volume import Volume
+from jaxprot.cryostar import density, weights
+from jaxprot.cryostar.config import DensityConfig
+from jaxprot.cryostar.density import Density
+from jaxprot.cryostar.images import prepare
+from jaxprot.cryostar.landscape import map_model_fsc
+from jaxprot.cryostar.predict import Predictor
+from jaxprot.cryostar.reconstruction import DensityTask, density_data
+from jaxprot.cryostar.results import Heterogeneity
+from jaxprot.train.task import OptimConfig, TrainConfig
+
+_LARGEST = 256  # pixels, where no side is given
+
+
+def settings(
+    predictor: Predictor,
+    latents: np.ndarray,
+    cache: str | os.PathLike,
+    *,
+    side: int | None = None,
+    hidden: int = 256,
+    epochs: int = 20,
+    batch: int = 16,
+    lr: float = 1e-4,
+    mask: float = 0.85,
+    seed: int = 0,
+    progress: Any = None,
+) -> TrainConfig:
+    """Training of densities on the particles of a run, with the published optimiser.
+
+    Args:
+      predictor: of the run (its task tells the particles).
+      latents: (n, k) of the particles.
+      cache: folder for images of another side than the run's.
+      side: pixels; those of the original images if None, but at most 256.
+      hidden: width of the network; 1024 was published.
+      epochs: passes over the particles.
+      batch: particles per step.
+      lr: learning rate.
+      mask: radius of the frequencies that are modelled, 1 being the Nyquist frequency.
+      seed: of everything random.
+      progress: see `images.prepare`.
+
+    Raises:
+      InputError: the predictor comes from no run, or a number makes no sense.
+    """
+    task = predictor.task
+    if task is None:
+        raise InputError("densities need particles; give the folder of a run")
+    if epochs < 1 or not 1 <= batch <= len(latents):
+        raise InputError(
+            f"{epochs} epochs, {batch} particles a step: give at least 1 and at most {len(latents)} of these"
+        )
+    side = min(int(task.stack.side.max()) or _LARGEST, _LARGEST) if side is None else side
+    held = task.prepared
+    if side != held.side or task.downsampling != "fourier":
+        held = prepare(task.stack, cache, side=side, invert=task.invert, progress=progress)
+    data = density_data(held.images, held.rotations, held.shifts, held.ctf, held.pixel, latents)
+    try:
+        model = DensityConfig(side=side, latent=latents.shape[1], hidden=hidden, mask=mask)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    steps = epochs * max(1, len(latents) // batch)
+    return TrainConfig(
+        task=DensityTask(data=data, model=model, size=batch, ctf=task.ctf, shift="exact"),
+        optim=OptimConfig(
+            name="adamw", lr=lr, b1=0.9, b2=0.999, weight_decay=0.01, schedule="constant", warmup=0, clip=None, ema=0.0
+        ),
+        steps=steps,
+        seed=seed,
+        micro=1,
+        evaluate_every=max(1, steps // min(epochs, 10)),
+        save_every=max(1, steps // min(epochs, 20)),
+        log_every=max(1, min(100, steps // 20)),
+    )
+
+
+class Volumes(NamedTuple):
+    """Maps of particles that stand for clusters and for steps along components.
+
+    Attributes:
+      names: of the maps, such as `vol_kmeans_000`.
+      rows: particle (row from 0) whose latent each map is of.
+      frames: (v, N, 3) Å conformations of the same latents.
+    """
+
+    names: tuple[str, ...]
+    rows: np.ndarray
+    frames: np.ndarray
+
+
+def chosen(found: Heterogeneity) -> Volumes:
+    """What maps are made of: the particles that an analysis decoded."""
+    clusters = found.landscape.clusters.rows
+    names = [f"vol_kmeans_{number:03d}" for number in range(len(clusters))]
+    rows, frames = [clusters], [found.centres]
+    for axis, (one, path) in enumerate(zip(found.landscape.traversals, found.paths, strict=True)):
+        names += [f"vol_pca_{axis + 1}_{number:03d}" for number in range(len(one.rows))]
+        rows.append(one.rows)
+        frames.append(path)
+    return Volumes(tuple(names), np.concatenate(rows), np.concatenate(frames))
+
+
+def network(path: str | os.PathLike) -> Density:
+    """The density network of a file of weights."""
+    cfg, tensors, _ = weights.read(path)
+    if not isinstance(cfg, DensityConfig):
+        raise InputError(f"{path}: weights of the first phase; maps need those of `jaxprot cryostar density`")
+    net = weights.assemble(cfg, tensors)
+    assert isinstance(net, Density)
+    return net
+
+
+class Fit(NamedTuple):
+    """How a map agrees with a model or with another map.
+
+    Attributes:
+      name: of the map.
+      resolution: Å at which the Fourier shell correlation falls below a threshold.
+      frequency: (s,) 1/Å.
+      correlation: (s,) Fourier shell correlation.
+    """
+
+    name: str
+    resolution: float
+    frequency: np.ndarray
+    correlation: np.ndarray
+
+
+def map_model(volume: Volume, xyz: np.ndarray, electrons: np.ndarray, threshold: float = 0.5) -> Fit:
+    """Agreement of a map with the beads of its conformation, drawn as sharp as the map's pixels allow."""
+    sharp = 2 * float(volume.voxel.max())
+    curve = map_model_fsc(volume, xyz, electrons, sharp)
+    return Fit(volume.name, metrics.resolution(curve, threshold), curve.frequency, curve.correlation)
+
+
+def map_map(first: Volume, second: Volume, threshold: float = 0.143) -> Fit:
+    """Agreement of two maps on one grid."""
+    curve = metrics.fsc(first.data, second.data, first.voxel)
+    return Fit(first.name, metrics.resolution(curve, threshold), curve.frequency, curve.correlation)
+
+
+def table(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
+    """Columns of `fsc.csv`: a row for each shell of each map."""
+    return {
+        "volume": np.repeat([one.name for one in fits], [len(one.frequency) for one in fits]),
+        "frequency_per_angstrom": np.round(np.concatenate([one.frequency for one in fits]), 6),
+        "fsc": np.round(np.concatenate([one.correlation for one in fits]), 5),
+    }
+
+
+def matched(decode: Any, latents: np.ndarray, frames: np.ndarray, most: int = 5000, seed: int = 0) -> np.ndarray:
+    """Particles of another run whose conformations are nearest to given ones.
+
+    Args:
+      decode: (b, k) latents to (b, N, 3) conformations in Å, of the other run.
+      latents: (n, k) of the other run.
+      frames: (v, N, 3) Å.
+      most: so many latents are looked at, drawn at random.
+      seed: of the draw.
+
+    Returns:
+      (v,) rows of the latents.
+    """
+    rows = np.random.default_rng(seed).permutation(len(latents))[:most]
+    there = np.asarray(decode(latents[rows]), np.float64).reshape(len(rows), -1)
+    wanted = np.asarray(frames, np.float64).reshape(len(frames), -1)
+    squared = (there**2).sum(1)[None] - 2 * wanted @ there.T  # but for what is the same in a row
+    return rows[squared.argmin(1)]
+
+
+def volume_of(net: Density, latent: np.ndarray, pixel: float, name: str) -> Volume:
+    """Map of one latent."""
+    return dataclasses.replace(density.volume(net, latent, pixel), name=name)
