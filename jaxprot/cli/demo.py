@@ -2,24 +2,42 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-# system -> command line of its example; EXAMPLE is replaced by the path of a shipped file, MADE by that of a made one
+# system -> command lines of its example, each with the folder of its results within that of the demo; EXAMPLE is
+# replaced by the path of a shipped file, MADE by that of a made one, OUT by that of an earlier command's result
 _RUNS = {
-    "thermompnn": ("thermompnn scan", ["EXAMPLE:ubiquitin.pdb"]),
-    "proteinmpnn": ("proteinmpnn design", ["EXAMPLE:trpcage.pdb"]),
-    "rmsfnet": ("rmsfnet predict", ["--model", "MADE:ubiquitin.pdb", "--map", "MADE:ubiquitin.mrc"]),
+    "thermompnn": [("thermompnn scan", ["EXAMPLE:ubiquitin.pdb"], "")],
+    "proteinmpnn": [("proteinmpnn design", ["EXAMPLE:trpcage.pdb"], "")],
+    "rmsfnet": [("rmsfnet predict", ["--model", "MADE:ubiquitin.pdb", "--map", "MADE:ubiquitin.mrc"], "")],
+    "cryostar": [
+        (
+            "cryostar simulate",
+            ["MADE:closed.pdb", "--to", "MADE:open.pdb", "-n", "400", "--side", "48", "--pixel-size", "2"],
+            "particles",
+        ),
+        (
+            "cryostar fit",
+            ["OUT:particles/particles.star", "--reference", "OUT:particles/reference.pdb", "--steps", "400"]
+            + ["--low-pass", "5", "--set", "evaluate_every=100", "--set", "TRUTH:particles/truth.npz"],
+            "run",
+        ),
+        ("cryostar analyze", ["OUT:run", "--clusters", "4"], "run/analysis"),
+    ],
 }
 _SHOWN = 5
+HINGE = 45.0
+"""Degrees by which the pair of `demo cryostar` opens."""
+_GAP = 5.0  # Å
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """Options of `demo`."""
 
-    system: tyro.conf.Positional[Literal["thermompnn", "proteinmpnn", "rmsfnet"]] = "thermompnn"
+    system: tyro.conf.Positional[Literal["thermompnn", "proteinmpnn", "rmsfnet", "cryostar"]] = "thermompnn"
     """Whose example to run."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
     """Folder for the results (default: jaxprot-demo/SYSTEM); results of an earlier demo are replaced."""
@@ -30,34 +48,45 @@ class DemoOptions:
 def demo(options: DemoOptions) -> int:
     """Runs the example of a system on a small protein that ships with the package, with the shipped weights.
 
-    The map that `rmsfnet` needs is simulated, with noise, and kept with its model in the folder `inputs`.
+    The map that `rmsfnet` needs is simulated, with noise, and kept with its model in the folder `inputs`. `cryostar`
+    has no weights: 400 particle images of two ubiquitins that open like a book are simulated, and a network is trained
+    on them, in about a minute.
     """
     from jaxprot.cli.main import run
 
-    command, arguments = _RUNS[options.system]
     output = options.output or Path("jaxprot-demo") / options.system
     if options.system == "rmsfnet":
         _map_and_model(output, options.debug)
-    argv = [_argument(text, output / "inputs") for text in arguments]
-    argv += ["-o", str(output), "--overwrite"] + (["--debug"] if options.debug else [])
-    print(f"$ jaxprot {command} {' '.join(argv)}")
-    code = run(command, argv)
-    if code == 0:
-        if options.system == "rmsfnet":
-            _flexibility(output)
-        for path in sorted(output.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                print(f"  {path}  {path.stat().st_size:,} bytes")
-    return code
+    if options.system == "cryostar":
+        _remove_run(output / "run")
+        _closed_and_open(output)
+    for command, arguments, folder in _RUNS[options.system]:
+        argv = [_argument(text, output) for text in arguments]
+        argv += ["-o", str(output / folder), "--overwrite"] + (["--debug"] if options.debug else [])
+        print(f"$ jaxprot {command} {' '.join(argv)}", flush=True)
+        code = run(command, argv)
+        if code != 0:
+            return code
+    if options.system == "rmsfnet":
+        _flexibility(output)
+    if options.system == "cryostar":
+        _progress(output / "run" / "metrics.jsonl")
+    for path in sorted(output.rglob("*")):
+        hidden = any(part.startswith(".") or part == "ckpt" for part in path.relative_to(output).parts)
+        if path.is_file() and not hidden:
+            print(f"  {path}  {path.stat().st_size:,} bytes")
+    return 0
 
 
-def _argument(text: str, inputs: Path) -> str:
+def _argument(text: str, output: Path) -> str:
     from jaxprot import examples
 
     kind, _, name = text.partition(":")
     if kind == "EXAMPLE":
         return str(examples.path(name))
-    return str(inputs / name) if kind == "MADE" else text
+    if kind == "TRUTH":
+        return f"task.truth={(output / name).absolute()}"
+    return {"MADE": str(output / "inputs" / name), "OUT": str(output / name)}.get(kind, text)
 
 
 def _map_and_model(output: Path, debug: bool) -> None:
@@ -105,3 +134,76 @@ def _flexibility(output: Path) -> None:
         for row in rows:
             name = f"{table['resname'][row]} {table['chain'][row]}{table['resid'][row]}"
             print(f"{name:<12}{rmsf[row]:>10.2f}   {what}")
+
+
+def _closed_and_open(output: Path) -> None:
+    """Writes two conformations of a pair of ubiquitins, chains A and B."""
+    from jaxprot.io.outputs import RunDirectory
+    from jaxprot.io.structures import write_structure
+
+    run = RunDirectory(output, overwrite=True)
+    for name, angle in (("closed", 0.0), ("open", HINGE)):
+        write_structure(ubiquitin_pair(angle), run.file(f"{name}.pdb", "inputs"))
+
+
+def ubiquitin_pair(angle: float) -> Any:
+    """Two copies of ubiquitin without its loose end side by side, the second turned about an edge of the gap.
+
+    Args:
+      angle: degrees, 0 for parallel copies.
+    """
+    import numpy as np
+
+    from jaxprot import examples
+    from jaxprot.io.structures import read_structure
+
+    one = read_structure(examples.path("ubiquitin.pdb"))
+    one = one.select((one.element != "H") & (one.resid <= 72)[one.atom_residue])
+    first = one.xyz - one.xyz.mean(0)
+    high, low = first.max(0), first.min(0)
+    hinge = np.array([high[0] + _GAP / 2, low[1], 0.0])
+    second = first + np.array([high[0] - low[0] + _GAP, 0.0, 0.0])
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turn = np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])  # clockwise: away from the first
+    twice = {
+        name: np.concatenate([getattr(one, name)] * 2)
+        for name in ("atom_name", "element", "altloc", "occupancy", "bfactor", "model")
+        + ("res_name", "resid", "icode", "hetero")
+    }
+    return dataclasses.replace(
+        one,
+        name="ubiquitin pair",
+        xyz=np.concatenate([first, (second - hinge) @ turn.T + hinge]).astype(np.float32),
+        serial=np.arange(1, 2 * one.n_atoms + 1, dtype=np.int32),
+        atom_residue=np.concatenate([one.atom_residue, one.atom_residue + one.n_residues]),
+        res_chain=np.concatenate([one.res_chain, one.res_chain + 1]),
+        chain_id=np.array(["A", "B"], "U8"),
+        **twice,
+    )
+
+
+def _remove_run(folder: Path) -> None:
+    """Removes the training of an earlier demo, whose checkpoints no other command replaces."""
+    import json
+    import shutil
+
+    try:
+        command = json.loads((folder / "run.json").read_text("utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if command == "cryostar fit":
+        shutil.rmtree(folder)
+
+
+def _progress(metrics: Path) -> None:
+    """Prints what the evaluations of a training on simulated particles found."""
+    import json
+
+    print(f"{'step':>6}{'correlation':>13}{'RMSD to the truth (Å)':>23}{'rank correlation with it':>26}")
+    for line in metrics.read_text("utf-8").splitlines():
+        found = json.loads(line)
+        if "val_rmsd" in found:
+            print(
+                f"{found['step']:>6}{found['val_correlation']:>13.3f}{found['val_rmsd']:>23.2f}"
+                f"{found['val_spearman']:>26.2f}"
+            )
