@@ -141,7 +141,8 @@ class Encoding(nnx.Module):
             return turned[..., :0]
         highest = self.cfg.side * (np.pi if self.cfg.encoding == "geo2" else 1)
         bands = highest ** (1 - np.arange(self.cfg.side) / (self.cfg.side - 1))
-        return (turned[..., None] * jnp.asarray(bands, turned.dtype)).reshape(*turned.shape[:-1], -1)
+        bands = jnp.asarray(bands, turned.dtype).reshape((1,) * turned.ndim + (-1,))
+        return (turned[..., None] * bands).reshape(*turned.shape[:-1], -1)
 
 
 class Waves(NamedTuple):
