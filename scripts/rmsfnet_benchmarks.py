@@ -99,9 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     chains = [chain for chain in read_chains(data / "structures" / "val.npz") if chain.has_bfactor][: args.limit]
     for number, (structure, refined) in enumerate(chains):
         rng = np.random.default_rng([number, 2])
-        rmsf = training["BLURRED"] * training["labels"](structure, refined)
         turned = training["moved"](structure, rng)
-        volume = training["simulated_volume"](turned, rmsf, rng)
+        volume = training["simulated_volume"](turned, training["blurring"](structure, refined), rng)
         even = simulate_map(turned, 3.0, on_grid=volume)
         target = np.full(structure.n_residues, np.nan)
         alpha = structure.atom_name == "CA"

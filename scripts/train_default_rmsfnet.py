@@ -47,7 +47,7 @@ LARGEST = 4.0  # times its median in the chain, at most, so that a loose end doe
 BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
-VIEWS = 4  # orientations over which predictions are averaged
+VIEWS = 1  # orientations over which predictions are averaged; more did not agree better with B factors
 
 
 def amplitude(values: Any) -> Any:
