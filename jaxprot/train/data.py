@@ -14,6 +14,8 @@ from jaxprot.core.buckets import bucket_length
 from jaxprot.core.errors import InputError
 from jaxprot.train.parallel import Parallel
 
+_LISTED = 1 << 22  # examples whose order is kept as an array
+
 
 class Batch(NamedTuple):
     """Which examples form a batch.
@@ -68,7 +70,7 @@ class BucketBatches:
 class ShuffledBatches:
     """Batches of `size` examples of one shape, a pure function of (step, seed).
 
-    Each epoch is shuffled anew by grain's index shuffle, which holds no list of the examples.
+    Each epoch is shuffled anew; of many millions of examples by grain's index shuffle, which holds no list of them.
 
     Args:
       count: examples.
@@ -87,6 +89,8 @@ class ShuffledBatches:
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int, seed: int) -> Any:
+        if self.count <= _LISTED:  # a look-up takes no time; grain's costs 0.2 ms for each example
+            return np.random.default_rng([seed, epoch]).permutation(self.count)
         mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
         return grain.MapDataset.range(self.count).shuffle(seed=mixed)
 
@@ -95,7 +99,9 @@ class ShuffledBatches:
         epoch, within = divmod(step, self.per_epoch)
         order = self._epoch(epoch, seed)
         stop = min(self.count, (within + 1) * self.size)
-        return Batch(None, np.array([order[i] for i in range(within * self.size, stop)]), self.size)
+        places = range(within * self.size, stop)
+        members = order[np.array(places)] if isinstance(order, np.ndarray) else np.array([order[i] for i in places])
+        return Batch(None, members, self.size)
 
 
 class Chunk(NamedTuple):

@@ -188,7 +188,9 @@ def test_chunks_end_where_something_is_due():
     assert chunks(8, 8, 4, (5,)) == []
 
 
-def test_shuffled_batches_hold_every_example_once_an_epoch():
+@pytest.mark.parametrize("listed", [1 << 22, 0])
+def test_shuffled_batches_hold_every_example_once_an_epoch(monkeypatch, listed):
+    monkeypatch.setattr("jaxprot.train.data._LISTED", listed)  # the other way to shuffle, of many examples
     batches = ShuffledBatches(50, 12)
     epochs = [[batches(5 * e + s, 3) for s in range(5)] for e in range(2)]
     for epoch in epochs:
