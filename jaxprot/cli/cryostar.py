@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Common, keep_memory, record
+from jaxprot.cli.options import Common, Compute, keep_memory, record
 from jaxprot.core.errors import InputError
 
 _Angstrom = tyro.conf.arg(metavar="ANGSTROM")
@@ -541,3 +541,27 @@ def _compare(found: dict[str, tuple[Any, Any]], home: Path) -> None:
         f"{home}: clusters of one half lie {np.mean(means):.2f} Å from the other's conformations; mobility correlates "
         f"with {told['mobility_correlation']:.2f} (agreement.json)"
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions(Compute):
+    """Options of `cryostar export`."""
+
+    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """Folder of `jaxprot cryostar fit`."""
+
+
+def export(options: ExportOptions) -> int:
+    """Writes a run for the published code of cryoSTAR: ckpt.pt, z.npy, and density_ckpt.pt if there are densities.
+
+    PyTorch is not needed. The published settings are, if that code is to read the particles alike
+    (`fit --experiment`): its encoder does not see centred images.
+    """
+    from jaxprot.cryostar.predict import export_official
+    from jaxprot.io.outputs import RunDirectory
+
+    if options.run is None:
+        raise InputError("give the folder of a run (jaxprot cryostar fit)")
+    home = RunDirectory(options.output, options.overwrite).folder()
+    print(f"{home}: {', '.join(export_official(options.run, home))}")
+    return 0

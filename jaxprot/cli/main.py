@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cryostar fit": ("jaxprot.cli.cryostar:fit", "a conformation for every particle image"),
     "cryostar density": ("jaxprot.cli.cryostar:density", "density maps along what `cryostar fit` found"),
     "cryostar analyze": ("jaxprot.cli.cryostar:analyze", "conformations, clusters and mobility of a run"),
+    "cryostar export": ("jaxprot.cli.cryostar:export", "a run as files of the published code"),
     "train": ("jaxprot.cli.train:train", "train a system from an experiment file"),
     "weights list": ("jaxprot.cli.weights:list_weights", "known weights, and which are at hand"),
     "weights fetch": ("jaxprot.cli.weights:fetch", "download published weights into the cache"),

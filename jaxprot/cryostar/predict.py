@@ -14,12 +14,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.cryostar import weights
+from jaxprot.cryostar.config import VAEConfig
 from jaxprot.cryostar.conformation import ConformationTask
-from jaxprot.cryostar.gmm import Beads
+from jaxprot.cryostar.gmm import Beads, beads_of
 from jaxprot.cryostar.model import VAE, along_modes, displaced
 from jaxprot.io.outputs import atomic_path
+from jaxprot.io.structures import read_structure
 from jaxprot.train.config import read_config
-from jaxprot.weights import module, portable
 
 _BATCH = 128
 
@@ -121,14 +123,21 @@ def _by_batches(function: Any, inputs: tuple[Any, ...], progress: Any = None) ->
     return np.concatenate(out)
 
 
-def load(run: str | os.PathLike) -> Predictor:
-    """The auto-encoder of a run of `jaxprot cryostar fit` (or `jaxprot train`) with its best weights.
+def load(run: str | os.PathLike, reference: str | os.PathLike | None = None) -> Predictor:
+    """A trained auto-encoder with its best weights.
+
+    Args:
+      run: folder of a run of `jaxprot cryostar fit` (or `jaxprot train`); or a file of weights, a published `ckpt.pt`
+        as well.
+      reference: PDB or mmCIF file of the model that a file of weights was trained with; a run tells its own.
 
     Raises:
-      InputError: not such a run, or its data are gone.
-      CheckpointError: its weights do not fit.
+      InputError: not such a run, or its data are gone; no reference, or one of another number of beads.
+      CheckpointError: weights that do not fit.
     """
     run = pathlib.Path(run)
+    if run.is_file():
+        return _of_file(run, reference)
     path = run / "best.safetensors"
     if not (run / "config.yaml").is_file():
         raise InputError(f"{run}: not the folder of a run (no config.yaml); `jaxprot cryostar fit` makes one")
@@ -137,12 +146,64 @@ def load(run: str | os.PathLike) -> Predictor:
     task = read_config(run / "config.yaml").task
     if not isinstance(task, ConformationTask):
         raise InputError(f"{run}: a run of {type(task).__name__}, not of cryoSTAR's first phase")
-    tensors, _ = portable.load(path)
-    more = {"sigma", "amplitude", "steps"}
-    network = {name: value for name, value in tensors.items() if name not in more}
-    cfg = task.model
+    return Predictor(_network(path, task.model), task.beads, task.normal_modes, task)
+
+
+def _of_file(path: pathlib.Path, reference: str | os.PathLike | None) -> Predictor:
+    if reference is None:
+        raise InputError(f"{path}: weights do not tell the model; give the reference that they were trained with")
+    beads = beads_of(read_structure(reference))
+    model = _network(path)
+    if model.cfg.modes:
+        raise InputError(f"{path}: the decoder moves along normal modes, which the file does not hold; give a run")
+    if model.cfg.beads != len(beads):
+        raise InputError(f"{path}: weights for {model.cfg.beads} beads, and {reference} has {len(beads)}")
+    return Predictor(model, beads)
+
+
+def _network(path: pathlib.Path, cfg: VAEConfig | None = None) -> VAE:
+    """The auto-encoder of a file; `cfg`: sizes that it must have."""
+    found, tensors, _ = weights.read(path)
+    if not isinstance(found, VAEConfig):
+        raise CheckpointError(f"{path}: a density network; these weights are not of the first phase")
+    if cfg is not None and cfg != found:
+        raise CheckpointError(f"{path}: weights of {found}, and the run's configuration and data need {cfg}")
     try:
-        model = module.assemble(module.Blueprint(lambda rngs: VAE(cfg, rngs=rngs)), network)
+        net = weights.assemble(found, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Predictor(model, task.beads, task.normal_modes, task)
+    assert isinstance(net, VAE)
+    return net
+
+
+def export_official(run: str | os.PathLike, folder: str | os.PathLike) -> list[str]:
+    """Writes a run as the published code writes one: `ckpt.pt`, which it loads, and `z.npy`.
+
+    Args:
+      run: folder of `jaxprot cryostar fit`; the densities in its folder `density` are exported as well.
+      folder: made if it is not there.
+
+    Returns:
+      Names of the files: `ckpt.pt`, `z.npy`, and `density_ckpt.pt` if there are densities.
+
+    Raises:
+      InputError: not such a run, or a network that has no published layout.
+    """
+    run, folder = pathlib.Path(run), pathlib.Path(folder)
+    predictor = load(run)
+    task = predictor.task
+    assert task is not None
+    cfg, tensors, extras = weights.read(run / "best.safetensors")
+    n = len(predictor.beads)
+    beads = {"sigma": np.full(n, task.sigma, np.float32), "amplitude": predictor.beads.electrons}
+    folder.mkdir(parents=True, exist_ok=True)
+    weights.export_official(folder / "ckpt.pt", cfg, tensors, beads | {k: extras[k] for k in beads if k in extras})
+    latents, written = predictor.read_latents(run / "latents.npy"), ["ckpt.pt", "z.npy"]
+    with atomic_path(folder / "z.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, latents)
+    density = run / "density" / "training" / "best.safetensors"
+    if density.is_file():
+        found, tensors, _ = weights.read(density)
+        weights.export_official(folder / "density_ckpt.pt", found, tensors)
+        written.append("density_ckpt.pt")
+    return written

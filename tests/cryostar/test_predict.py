@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxprot.cli.main import main
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.cryostar import maps, predict
 from jaxprot.cryostar.density import Density
 from jaxprot.cryostar.results import Heterogeneity
-from jaxprot.weights import portable
+from jaxprot.weights import portable, torch_file
 
 
 def test_a_run_gives_latents_and_conformations(run):
@@ -62,8 +63,36 @@ def test_what_is_no_run(run, tmp_path):
     tensors, header = portable.load(run / "best.safetensors")
     tensors["encoder.mean.bias"] = np.zeros(7, np.float32)
     portable.save(tmp_path / "best.safetensors", tensors, header)
-    with pytest.raises(CheckpointError, match=r"encoder.mean.bias"):
+    with pytest.raises(CheckpointError, match="do not fit its header"):
         predict.load(tmp_path)
+
+
+def test_a_run_is_written_for_the_published_code_and_read_again(run, particles, example, tmp_path, capsys):
+    assert main(["cryostar", "export", str(run), "-o", str(tmp_path / "official")]) == 0
+    assert "ckpt.pt, z.npy" in capsys.readouterr().out
+    own, again = predict.load(run), predict.load(tmp_path / "official" / "ckpt.pt", particles / "reference.pdb")
+    latents = np.load(tmp_path / "official" / "z.npy")
+    np.testing.assert_array_equal(latents, own.latents())
+    np.testing.assert_array_equal(again.decode(latents), own.decode(latents))
+    obj = torch_file.read_torch_file(tmp_path / "official" / "ckpt.pt")
+    assert list(obj) == ["model", "gmm_sigmas", "gmm_amps"] and set(obj["gmm_sigmas"].tolist()) == {2.0}
+    np.testing.assert_array_equal(obj["gmm_amps"], own.beads.electrons)
+    with pytest.raises(InputError, match="give the reference"):
+        predict.load(tmp_path / "official" / "ckpt.pt")
+    with pytest.raises(InputError, match="16 beads, and"):
+        predict.load(tmp_path / "official" / "ckpt.pt", example("ubiquitin"))
+
+
+@pytest.mark.golden
+def test_the_published_checkpoint_decodes_as_published(goldens, shared):
+    data = shared / "data" / "heterogeneity" / "adk" / "1ake_A.pdb"
+    if not data.exists():
+        pytest.skip("the adenylate kinase benchmark is not at hand")
+    predictor = predict.load(goldens("cryostar") / "atom_ckpt.pt", data)
+    z = np.load(goldens("cryostar") / "09_decode.npz")
+    for component in (1, 2, 3):
+        found = predictor.decode(z["z"][z[f"pc{component}_index"]])
+        np.testing.assert_allclose(found, z[f"pc{component}_struc"], atol=1e-3)
 
 
 def test_maps_are_of_the_particles_that_were_decoded(run, tmp_path):
