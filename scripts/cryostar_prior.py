@@ -5,9 +5,10 @@
 
 The paper (Nature Methods 2024, doi 10.1038/s41592-024-02486-1) holds the beads together by the distances of neighbours
 (`connect`), an elastic network whose most varying pairs are let go in each step (`elastic`, relaxation), and by keeping
-beads apart (`clash`). Here the same network is trained on the same particles with all of these, without one, without
-the relaxation (no pair is let go but the one that varies most), and without any. The particles show two ubiquitins
-that open like a book, or MODEL on the way to another one.
+beads apart (`clash`). Here the same network is trained on the same particles with all of these in the strength that
+`jaxprot cryostar fit` gives them and in the published one, without one, without the relaxation (no pair is let go but
+the one that varies most), and without any. The particles show two ubiquitins that open like a book, or MODEL on the
+way to another one.
 
 For each the distance from the true conformations (RMSD without superposition, Å), the rank correlation of a component
 of the latents with the true frame, the root mean square deviation of neighbours' distances (Å), and clashes per
@@ -32,6 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 VARIANTS = {
     "all losses": (),
+    "published weights": ("task.connect=1", "task.elastic=1", "task.clash=1", "task.ratio=0.99"),
     "no connect": ("task.connect=0",),
     "no elastic": ("task.elastic=0",),
     "no clash": ("task.clash=0",),
