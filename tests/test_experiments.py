@@ -4,6 +4,8 @@ import pytest
 from flax import nnx
 
 from jaxprot.core.errors import InputError
+from jaxprot.cryostar.config import VAEConfig
+from jaxprot.cryostar.model import VAE
 from jaxprot.proteinmpnn.model import ProteinMPNN
 from jaxprot.rmsfnet.model import RMSFNet
 from jaxprot.thermompnn.model import ThermoMPNN
@@ -12,7 +14,7 @@ from jaxprot.train.optimisers import optimiser, partition, trainable
 from jaxprot.train.schedules import rates
 from jaxprot.weights.module import UnusedKeys
 
-NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN}
+NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN, "cryostar": VAE}
 
 
 def experiments():
@@ -32,7 +34,9 @@ def test_experiment(path, tmp_path):
     config.write_config(cfg, tmp_path / "config.yaml", path)
     assert config.read_config(tmp_path / "config.yaml") == cfg
     network = NETWORKS[path.parent.name]
-    model = nnx.eval_shape(lambda: network(cfg.task.model, rngs=UnusedKeys()))
+    # The sizes of cryoSTAR's network are those of the particles and the reference, which are not at hand.
+    sizes = VAEConfig(side=16, beads=5) if network is VAE else cfg.task.model
+    model = nnx.eval_shape(lambda: network(sizes, rngs=UnusedKeys()))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     trained, _ = partition(params, trainable(cfg.optim, params))
     optimiser(cfg.optim, trained)

@@ -48,10 +48,11 @@ def default(particles: str = "", reference: str = "", cache: str = "", **task: A
     """What `jaxprot cryostar fit` does: the published objective and network, trained otherwise.
 
     The encoder reads centred images, so that it need not learn where a particle lies; the rate is ten times as high,
-    falls with a cosine, and weights are averaged: these settle in half of the steps. The elastic network counts a
-    twentieth and neighbours half as much, and a fifth of each chain's elastic pairs is let go: with the published
-    weights conformations are pulled back to the reference, which limits the accuracy long before the noise does. Chosen
-    on simulated stacks of three proteins that are not those of the benchmark (BENCHMARKS.md).
+    rises slowly and falls with a cosine, gradients are clipped, and weights are averaged: these settle in half of the
+    steps. The elastic network counts a twentieth and neighbours half as much, and a fifth of each chain's elastic pairs
+    is let go: with the published weights conformations are pulled back to the reference, which limits the accuracy long
+    before the noise does. Chosen on simulated stacks of three proteins that are not those of the benchmark
+    (BENCHMARKS.md).
 
     Args:
       particles: STAR or `.cs` file.
@@ -63,5 +64,7 @@ def default(particles: str = "", reference: str = "", cache: str = "", **task: A
         "downsampling": "fourier", "shift": "exact", "centred": True, "ratio": 0.8, "connect": 0.5, "elastic": 0.05,
     }  # fmt: skip
     cfg = published(particles, reference, cache, steps=20_000, **(settings | task))
-    optim = dataclasses.replace(PUBLISHED_OPTIMISER, lr=1e-3, schedule="cosine", warmup=50, final=1e-6, ema=0.98)
+    optim = dataclasses.replace(
+        PUBLISHED_OPTIMISER, lr=1e-3, schedule="cosine", warmup=150, final=1e-6, clip=0.3, ema=0.98
+    )
     return dataclasses.replace(cfg, optim=optim, seed=0)
