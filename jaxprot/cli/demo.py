@@ -20,7 +20,7 @@ _RUNS = {
         ),
         (
             "cryostar fit",
-            ["OUT:particles/particles.star", "--reference", "OUT:particles/reference.pdb", "--steps", "400"]
+            ["OUT:particles/particles.star", "--reference", "OUT:particles/reference.pdb", "--steps", "300"]
             + ["--low-pass", "5", "--set", "evaluate_every=100", "--set", "TRUTH:particles/truth.npz"],
             "run",
         ),
@@ -50,7 +50,7 @@ def demo(options: DemoOptions) -> int:
 
     The map that `rmsfnet` needs is simulated, with noise, and kept with its model in the folder `inputs`. `cryostar`
     has no weights: 400 particle images of two ubiquitins that open like a book are simulated, and a network is trained
-    on them, in about a minute.
+    on them, in less than a minute.
     """
     from jaxprot.cli.main import run
 

@@ -383,3 +383,43 @@ def test_half_sets(run, inputs, tmp_path):
         for name in read_particles(path, check_images=False).image_names.tolist()
     ]
     assert len(rows) == len(set(rows)) == PARTICLES
+
+
+def test_a_pair_of_ubiquitins_opens_without_breaking():
+    from jaxprot.cli.demo import ubiquitin_pair
+    from jaxprot.cryostar.simulate import morph
+
+    frames = morph(ubiquitin_pair(0), ubiquitin_pair(45), 5).frames
+    bonds = np.linalg.norm(np.diff(frames, axis=1), axis=-1)[:, np.arange(143) != 71]  # not from chain to chain
+    assert bonds.min() > 3.6 and bonds.max() < 4
+    apart = np.linalg.norm(frames[:, :, None] - frames[:, None], axis=-1)[:, *np.triu_indices(144, 1)]
+    assert apart.min() > 3.6
+    assert np.sqrt(((frames[0] - frames[-1]) ** 2).sum(-1).mean()) > 5
+
+
+@pytest.mark.slow
+def test_demo(run, tmp_path, monkeypatch):
+    """With few images and steps; and again, which replaces the first one."""
+    from jaxprot.cli import demo
+
+    less = {"400": "24", "300": "8", "evaluate_every=100": "evaluate_every=4"}
+    runs = [
+        (command, [less.get(word, word) for word in words] + [*map(str, SMALL)] * (command == "cryostar fit"), folder)
+        for command, words, folder in demo._RUNS["cryostar"]
+    ]
+    monkeypatch.setitem(demo._RUNS, "cryostar", runs)
+    for _ in range(2):
+        done = run("demo", "cryostar", "-o", tmp_path / "demo")
+        assert done.code == 0, done.err
+    assert names(tmp_path / "demo") == {"inputs", "particles", "run"}
+    assert names(tmp_path / "demo" / "run") == RUN | {"analysis"}
+    rows = [line.split() for line in done.out.splitlines() if line.split()[0] in ("4", "8")]
+    found = [record for record in records(tmp_path / "demo" / "run") if "val_rmsd" in record]
+    assert [[int(row[0]), float(row[2])] for row in rows] == [[r["step"], round(r["val_rmsd"], 2)] for r in found]
+
+
+@pytest.mark.slow
+def test_the_demo_finds_the_conformations(run, tmp_path):
+    assert run("demo", "cryostar", "-o", tmp_path / "demo").code == 0
+    last = [record for record in records(tmp_path / "demo" / "run") if "val_rmsd" in record][-1]
+    assert last["val_rmsd"] < 1 and last["val_spearman"] > 0.85
