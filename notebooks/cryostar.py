@@ -109,7 +109,7 @@ cfg = cryostar.default(
     low_pass=5.0,
     truth=str(PARTICLES / "truth.npz"),
 )
-cfg = dataclasses.replace(cfg, steps=400, evaluate_every=50, log_every=10, save_every=400)
+cfg = dataclasses.replace(cfg, steps=300, evaluate_every=50, log_every=10, save_every=300)
 task = cfg.task
 for finding in cryostar.check(task.stack, task.beads, task.prepared, low_pass=task.low_pass):
     print(f"{finding.level}: {finding.message}")
