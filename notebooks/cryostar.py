@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -221,12 +223,31 @@ plt.show()
 # %% [markdown]
 # ## Density maps
 # The conformations above follow the reference; a map that is made from the images alone shows what the reference
-# cannot. `jaxprot cryostar density cryostar-out/run` trains a network for that and writes `vol_*.mrc` into the folder
-# `density` of the run: a map for each group of particles and each step along the components.
+# cannot. A second network learns the Fourier transform of the density as a function of the latents: an image is a plane
+# through it. `jaxprot cryostar density cryostar-out/run` does the same with a wider network and writes `vol_*.mrc`.
 
 # %%
-volumes = sorted((RUN / "density").glob("vol_*.mrc"))
-print(len(volumes), "density maps; none before the command has run")
+from jaxprot.cryostar import maps
+
+begin = time.perf_counter()
+second = maps.settings(predictor, latents, RUN / "density" / "images", hidden=96, epochs=4, lr=2e-3)
+trained = fit(second, RUN / "density" / "training", header=maps.header(second))
+print(f"{trained.step} steps in {time.perf_counter() - begin:.0f} s")
+
+net, pixel = maps.network(trained.best), predictor.task.prepared.pixel
+groups = result.landscape.clusters.rows
+fig, axes = plt.subplots(1, len(groups), figsize=(9, 2.6), layout="constrained")
+for number, (axis, row, beads_of) in enumerate(zip(axes, groups, result.centres, strict=True)):
+    volume = maps.volume_of(net, latents[row], pixel, f"vol_kmeans_{number:03d}")
+    jaxprot.write_map(volume, RUN / "density" / f"{volume.name}.mrc")
+    agreement = maps.map_model(volume, beads_of, beads.electrons)
+    low, high = volume.origin[0], volume.origin[0] + pixel * (volume.data.shape[0] - 1)
+    extent = (low - pixel / 2, high + pixel / 2) * 2
+    axis.imshow(volume.data.sum(0), cmap="Greys", origin="lower", extent=extent)
+    axis.plot(*beads_of[:, :2].T, ".", ms=2, color="tab:red")
+    axis.set(title=f"group {number}: {agreement.resolution:.1f} Å", xticks=[], yticks=[])
+fig.suptitle("maps of the groups along z, the residues found, and where both agree (Fourier shell correlation 0.5)")
+plt.show()
 
 # %% [markdown]
 # ## Files

@@ -5,9 +5,10 @@
     python scripts/bench_cryostar.py --phase 1 --beads 10000 --batch 16       # memory of a large complex
 
 Phase 1: images of random beads, the published objective and network (B = 64, 128 pixels, 214 beads). The bare step is
-one program called again and again on data that lie on the device; the loop is the training engine with checks,
-records and batches of its own. Phase 2: the density network (B = 4, 64 pixels, width 256, frequencies within `--mask`), beside it the operations that
-its products cannot do without and the speed of large products in the same process. Prints one line of JSON.
+one program called again and again on data that lie on the device; the loop is the training engine with checks, records
+and batches of its own. Phase 2: the density network (B = 4, 64 pixels, width 256, frequencies within `--mask`), beside
+it the operations that its products cannot do without and the speed of large products in the same process. Prints one
+line of JSON.
 """
 
 from __future__ import annotations

@@ -457,7 +457,7 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
     parallel = Parallel(options.parallel)
     if parallel.devices[0].platform == "cpu":
         keep_memory()
-    header = {"system": "cryostar", "phase": "density", "config": dataclasses.asdict(cfg.task.model)}
+    header = maps.header(cfg)
     # Orbax, metrics and settings of the training lie apart from the maps.
     work = home / "training"
     chosen = {"lr": options.lr, "batch": options.batch, "seed": options.seed, "run": run.absolute()}

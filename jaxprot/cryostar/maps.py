@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -88,6 +88,11 @@ def settings(
     )
 
 
+def header(cfg: TrainConfig) -> dict[str, Any]:
+    """What the files of weights of such a training tell of themselves (`train.loop.fit`), for `network` to read."""
+    return {"system": "cryostar", "phase": "density", "config": dataclasses.asdict(cfg.task.model)}
+
+
 class Volumes(NamedTuple):
     """Maps of particles that stand for clusters and for steps along components.
 
@@ -119,9 +124,7 @@ def network(path: str | os.PathLike) -> Density:
     cfg, tensors, _ = weights.read(path)
     if not isinstance(cfg, DensityConfig):
         raise InputError(f"{path}: weights of the first phase; maps need those of `jaxprot cryostar density`")
-    net = weights.assemble(cfg, tensors)
-    assert isinstance(net, Density)
-    return net
+    return cast(Density, weights.assemble(cfg, tensors))
 
 
 class Fit(NamedTuple):

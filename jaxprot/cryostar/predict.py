@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -169,11 +169,9 @@ def _network(path: pathlib.Path, cfg: VAEConfig | None = None) -> VAE:
     if cfg is not None and cfg != found:
         raise CheckpointError(f"{path}: weights of {found}, and the run's configuration and data need {cfg}")
     try:
-        net = weights.assemble(found, tensors)
+        return cast(VAE, weights.assemble(found, tensors))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    assert isinstance(net, VAE)
-    return net
 
 
 def export_official(run: str | os.PathLike, folder: str | os.PathLike) -> list[str]:

@@ -181,7 +181,7 @@ class Objective:
             rest = jax.tree.map(lambda new, old: jnp.where(some, new, old), after, rest)
             return (jax.tree.map(jnp.add, added, (grad, value, sums)), rest), None
 
-        zero = jnp.zeros(())
+        start, zero = rest, jnp.zeros(())
         zeros = jax.tree.map(jnp.zeros_like, trained), zero, {name: (zero, zero) for name in factors}
         (added, rest), _ = _scan(body, (zeros, rest), groups)
         grad, loss, sums = psum(added, self.axis)
@@ -191,7 +191,7 @@ class Objective:
         values = {name: total * _inverse(count) for name, (total, count) in sums.items()}
         if jax.tree.leaves(rest) and self.axis is not None:
             share = jnp.sum(weight) / jnp.maximum(psum(jnp.sum(weight), self.axis), 1e-6)
-            rest = jax.tree.map(lambda leaf: _shared(leaf, share, self.axis), rest)
+            rest = jax.tree.map(lambda leaf, old: _shared(leaf, old, share, self.axis), rest, start)
         return (loss, values), grad, rest
 
 
@@ -222,15 +222,20 @@ def _mean(tree: Any, share: Float[Array, "m"]) -> Any:
     """Mean over the leading axis; whole numbers (counters) are alike in all lanes."""
 
     def mean(leaf: Array) -> Array:
-        return jnp.tensordot(share, leaf, 1) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf[0]
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf[0]
+        return leaf[0] + jnp.tensordot(share, leaf - leaf[:1], 1)  # shares do not sum to 1 exactly; constants must stay
 
     return jax.tree.map(mean, tree)
 
 
-def _shared(leaf: Array, share: Array, axis: str | None) -> Array:
-    """Mean over the devices; of whole numbers (counters) the largest, since devices with padding alone do not count."""
+def _shared(leaf: Array, old: Array, share: Array, axis: str | None) -> Array:
+    """Mean over the devices; of whole numbers (counters) the largest, since devices with padding alone do not count.
+
+    It is the changes that are averaged, so that what does not change keeps its bits.
+    """
     if jnp.issubdtype(leaf.dtype, jnp.floating):
-        return psum((share * leaf).astype(leaf.dtype), axis)
+        return old + psum((share * (leaf - old)).astype(leaf.dtype), axis)
     return leaf if axis is None else jax.lax.pmax(leaf, axis)
 
 

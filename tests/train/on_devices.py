@@ -91,6 +91,8 @@ def main(folder):
     joint = [run(folder / f"joint {m}", m, task=toy.Joint(), micro=0) for m in ("shard_map", "pmap")]
     out["batch norm: shard_map is pmap"] = all(np.array_equal(joint[0][k], joint[1][k]) for k in joint[0])
     out["batch norm moved"] = float(np.abs(joint[0]["norm.mean"]).max())
+    fixed = [run(folder / f"fixed {m}", m, task=toy.Fixed()) for m in ("single", "shard_map", "pmap")]
+    out["what is fixed stays"] = all(np.array_equal(fixed[0]["drawn"], other["drawn"]) for other in fixed[1:])
     print(json.dumps(out))  # noqa: T201
 
 

@@ -75,6 +75,11 @@ def test_running_statistics_are_kept(measured):
     assert measured["batch norm moved"] > 0.01
 
 
+@pytest.mark.multidevice
+def test_variables_that_nothing_changes_keep_their_bits(measured):
+    assert measured["what is fixed stays"]
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -12,13 +12,20 @@ from jaxprot.train.data import ShuffledBatches
 from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 
 
+class Drawn(nnx.Variable):
+    """Once, never trained."""
+
+
 class Net(nnx.Module):
-    def __init__(self, rngs, normalised=False):
+    def __init__(self, rngs, normalised=False, drawn=False):
+        self.drawn = Drawn(jax.random.normal(rngs.params(), (100,))) if drawn else None
         self.first = nnx.Linear(5, 16, rngs=rngs)
         self.norm = nnx.BatchNorm(16, momentum=0.9, rngs=rngs) if normalised else None
         self.last = nnx.Linear(16, 1, rngs=rngs)
 
     def __call__(self, x):
+        if self.drawn is not None:
+            x = x + 0.1 * self.drawn[:5].reshape((1,) * (x.ndim - 1) + (5,))
         x = self.first(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -73,6 +80,14 @@ class Resident(Toy):
 
     def resident(self):
         return self.load(None, np.arange(self.examples))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(Toy):
+    """With numbers that are drawn once."""
+
+    def build(self, key):
+        return Net(nnx.Rngs(key), drawn=True)
 
 
 @dataclasses.dataclass(frozen=True)
