@@ -1,0 +1,335 @@
+"""ViSNet: energies of molecules from atoms that exchange scalars and vectors.
+
+Y. Wang et al., Nature Communications 2024, doi 10.1038/s41467-023-43720-2; as used by AI2BMD, T. Wang et al., Nature
+2024, doi 10.1038/s41586-024-08127-z. Two identities of the published equations save most of the work over pairs. Where
+vectors have orders 1 and 2, the parts of two vectors that are normal to a pair's direction have the product of the
+whole vectors, so that the update of a pair needs no direction; and all vectors are 0 on entry to the first layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxprot.ops import rbf
+from jaxprot.visnet.config import ViSNetConfig
+from jaxprot.visnet.neighbours import Molecules, Pairs, pairs
+
+_TINY = 1e-12
+
+
+class Fixed(nnx.Variable):
+    """A variable that is set once and not trained."""
+
+
+def _ssp(x: Array) -> Array:
+    return jax.nn.softplus(x) - np.float32(np.log(2))
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "ssp": _ssp,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+}
+
+
+def _linear(inputs: int, outputs: int, rngs: Any, bias: bool = True) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=nnx.initializers.xavier_uniform(), rngs=rngs)
+
+
+def _along(vector: Array, x: Array) -> Array:
+    """(c,) with leading axes of 1, for `x` (..., c)."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
+def _apply(layers: Sequence[nnx.Linear], x: Array) -> Array:
+    """Several linears of one input as one product; their outputs side by side."""
+    kernels = [layer.kernel[...] for layer in layers]
+    out = x @ (kernels[0] if len(kernels) == 1 else jnp.concatenate(kernels, -1))
+    if layers[0].bias is None:
+        return out
+    biases = [layer.bias[...] for layer in layers]  # type: ignore[index]
+    return out + _along(jnp.concatenate(biases), out)
+
+
+def _part(layer: nnx.Linear, x: Array, start: int, stop: int) -> Array:
+    """Outputs `start` to `stop` of a linear."""
+    out = x @ layer.kernel[...][:, start:stop]
+    return out if layer.bias is None else out + _along(layer.bias[...][start:stop], out)
+
+
+def _length(squared: Array) -> Array:
+    """Square root with derivative 0 at 0."""
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+
+
+def spherical(unit: Float[Array, "*n 3"], lmax: int) -> Float[Array, "*n s"]:
+    """Components of order 1 (and 2) of a direction, of lengths 1 each; zeros for a zero vector."""
+    if lmax == 1:
+        return unit
+    x, y, z = unit[..., 0], unit[..., 1], unit[..., 2]
+    root = float(np.sqrt(3))
+    second = [root * x * z, root * x * y, y * y - 0.5 * (x * x + z * z), root * y * z, 0.5 * root * (z * z - x * x)]
+    return jnp.stack([x, y, z, *second], -1)
+
+
+class LayerNorm(nnx.Module):
+    """Over channels, with the variance of the differences from the mean."""
+
+    def __init__(self, channels: int):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Float[Array, "*n h"]) -> Float[Array, "*n h"]:
+        x = x - jnp.mean(x, -1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5)
+        return x * _along(self.scale[...], x) + _along(self.bias[...], x)
+
+
+class VecNorm(nnx.Module):
+    """Norm of vectors, orders 1 and 2 apart; a vector of length 0 stays 0."""
+
+    def __init__(self, cfg: ViSNetConfig):
+        self.kind = cfg.vecnorm
+        self.scale = (nnx.Param if cfg.trainable_vecnorm else Fixed)(jnp.ones(cfg.hidden))
+
+    def __call__(self, vec: Float[Array, "b n s h"]) -> Float[Array, "b n s h"]:
+        if self.kind != "none":
+            orders = [vec[:, :, :3]] + ([vec[:, :, 3:]] if vec.shape[2] > 3 else [])
+            vec = jnp.concatenate([self._one(order) for order in orders], 2)
+        return vec * _along(self.scale[...], vec)
+
+    def _one(self, vec: Array) -> Array:
+        squared = jnp.sum(vec * vec, 2, keepdims=True)
+        if self.kind == "rms":
+            mean = jnp.mean(squared, -1, keepdims=True)
+            some = mean > _TINY**2
+            return vec * jnp.where(some, jax.lax.rsqrt(jnp.where(some, mean, 1)), 0)
+        length = _length(squared)
+        low, high = jnp.min(length, -1, keepdims=True), jnp.max(length, -1, keepdims=True)
+        width = jnp.where(high > low, high - low, 1)
+        # The channel of the shortest vector becomes 0, so lengths of 0 need no direction.
+        return vec * (jax.nn.relu((length - low) / width) / jnp.where(length > _TINY, length, 1))
+
+
+class NeighbourEmbedding(nnx.Module):
+    """Atoms' first scalars: their own table and what their neighbours send."""
+
+    def __init__(self, cfg: ViSNetConfig, *, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (cfg.max_z, cfg.hidden)))
+        self.distance = _linear(cfg.rbf, cfg.hidden, rngs)
+        self.combine = _linear(2 * cfg.hidden, cfg.hidden, rngs)
+
+    def __call__(self, z: Array, x: Array, basis: Array, cutoff: Array, where: Pairs) -> Array:
+        weight = self.distance(basis) * jnp.where(where.loop, 0, cutoff)[..., None]
+        sent = jnp.sum(where.of_source(self.embedding[...][z]) * weight, 2)
+        return self.combine(jnp.concatenate([x, sent], -1))
+
+
+class Layer(nnx.Module):
+    """One step of message passing (ViS-MP).
+
+    Args:
+      cfg: sizes.
+      first: vectors are 0 on entry; what they multiply is left out.
+      last: pairs are not updated.
+      rngs: for `params`.
+    """
+
+    def __init__(self, cfg: ViSNetConfig, first: bool, last: bool, *, rngs: nnx.Rngs):
+        self.cfg, self.first, self.last = cfg, first, last
+        h = cfg.hidden
+        self.norm, self.vec_norm = LayerNorm(h), VecNorm(cfg)
+        self.vec = _linear(h, 3 * h, rngs, bias=False)
+        self.q, self.k, self.v, self.dk, self.dv = (_linear(h, h, rngs) for _ in range(5))
+        self.s, self.o = _linear(h, 2 * h, rngs), _linear(h, 3 * h, rngs)
+        if not last:
+            self.f = _linear(h, h if cfg.vertex is None else 2 * h, rngs)
+            self.w_source, self.w_target = (_linear(h, h, rngs, bias=False) for _ in range(2))
+            if cfg.vertex == "edge":
+                self.t_source, self.t_target = (_linear(h, h, rngs, bias=False) for _ in range(2))
+
+    def __call__(self, x: Array, vec: Array | None, f: Array, where: Pairs, sphere: Array, cutoff: Array):
+        """Scalars (b, n, h), vectors (b, n, s, h) and pairs (b, i, j, h) after the layer."""
+        cfg, h = self.cfg, self.cfg.hidden
+        act = _ACTIVATIONS[cfg.activation]
+        update = not (self.first or self.last)
+        q, k, v = jnp.split(_apply((self.q, self.k, self.v), self.norm(x)), 3, -1)
+        edge = act(_apply((self.dk, self.dv, self.f) if update else (self.dk, self.dv), f))
+        product = where.of_target(q) * where.of_source(k) * edge[..., :h]
+        heads = (*product.shape[:-1], cfg.heads, h // cfg.heads)
+        weight = _ACTIVATIONS[cfg.attn_activation](jnp.sum(product.reshape(heads), -1)) * cutoff[..., None]
+        sent = where.of_source(v) * edge[..., h : 2 * h]
+        message = (sent.reshape(heads) * weight[..., None]).reshape(sent.shape)
+        gathered = jnp.sum(message, 2)
+        ends = (cutoff if cfg.smooth else where.mask.astype(cutoff.dtype))[..., None]
+        if self.first:
+            s2 = act(_part(self.s, message, h, 2 * h)) * ends
+            return x + _part(self.o, gathered, 2 * h, 3 * h), _spread(s2, sphere), f
+        assert vec is not None
+        s = act(self.s(message)) * ends
+        normed = self.vec_norm(vec)
+        v1, v2, v3 = jnp.split(self.vec(normed), 3, -1)
+        o1, o2, o3 = jnp.split(self.o(gathered), 3, -1)
+        dx = jnp.sum(v1 * v2, 2) * o2 + o3
+        dvec = v3 * o1[:, :, None] + _carry(s[..., :h], where.of_source(normed)) + _spread(s[..., h:], sphere)
+        if update:
+            f = f + self._pairs(edge[..., 2 * h :], normed, where, sphere)
+        return x + dx, vec + dvec, f
+
+    def _pairs(self, factor: Array, vec: Array, where: Pairs, sphere: Array) -> Array:
+        """The change of pairs: products of the parts of vectors that are normal to the pair's direction."""
+        if self.cfg.vertex is None:
+            a, b = jnp.split(_apply((self.w_target, self.w_source), vec), 2, -1)
+            return factor * _normal(where.of_target(a), where.of_source(b), sphere)
+        layers = (self.w_target, self.w_source, self.t_target, self.t_source)
+        a, b, c, d = jnp.split(_apply(layers, vec), 4, -1)
+        first, second = jnp.split(factor, 2, -1)
+        own = _normal(where.of_target(c), where.of_target(d), sphere)
+        return first * _normal(where.of_target(a), where.of_source(b), sphere) + second * own
+
+
+def _carry(weight: Array, vec: Array) -> Array:
+    """Sum over j of weights (b, i, j, h) times vectors (b, i or 1, j, s, h): (b, i, s, h)."""
+    return jnp.sum(weight[:, :, :, None] * vec, 2)
+
+
+def _spread(weight: Array, sphere: Array) -> Array:
+    """Sum over j of weights (b, i, j, h) times directions (b, i, j, s): (b, i, s, h)."""
+    return jnp.einsum("bijs,bijh->bish", sphere, weight)
+
+
+def _normal(a: Array, b: Array, sphere: Array) -> Array:
+    """Product, over components, of the parts of a and b (b, i, j, s, h) that are normal to the pair's direction.
+
+    The projection is on all components at once, as published: with |sphere|**2 = 2 for orders 1 and 2 it takes away
+    twice what it should, and the two mistakes cancel in the product.
+    """
+    out = jnp.sum(a * b, 3)
+    if sphere.shape[-1] > 3:
+        return out
+    return out - jnp.sum(a * sphere[..., None], 3) * jnp.sum(b * sphere[..., None], 3)
+
+
+class Gated(nnx.Module):
+    """Gated equivariant block: scalars and vectors of fewer channels."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.vec1 = _linear(inputs, inputs, rngs, bias=False)
+        self.vec2 = _linear(inputs, outputs, rngs, bias=False)
+        self.update = nnx.List([_linear(2 * inputs, inputs, rngs), _linear(inputs, 2 * outputs, rngs)])
+
+    def __call__(self, x: Array, vec: Array, act: Callable[[Array], Array]) -> tuple[Array, Array]:
+        """Scalars before their activation, and vectors."""
+        length = _length(jnp.sum(self.vec1(vec) ** 2, 2))
+        x = self.update[1](act(self.update[0](jnp.concatenate([x, length], -1))))
+        x, gate = jnp.split(x, 2, -1)
+        return x, gate[:, :, None] * self.vec2(vec)
+
+
+class Radial(nnx.Module):
+    """Radial basis."""
+
+    def __init__(self, cfg: ViSNetConfig):
+        self.cfg = cfg
+        kind = nnx.Param if cfg.trainable_rbf else Fixed
+        if cfg.rbf_type == "expnorm":
+            self.means, self.betas = (kind(jnp.asarray(v)) for v in rbf.exponential_normal_start(cfg.rbf, cfg.cutoff))
+        else:
+            offset, coeff = rbf.gaussian_start(cfg.rbf, cfg.cutoff)
+            self.offset, self.coeff = kind(jnp.asarray(offset)), kind(jnp.asarray(coeff)[None])
+
+    def __call__(self, distance: Array, cutoff: Array) -> Array:
+        if self.cfg.rbf_type == "gauss":
+            return rbf.gaussian(distance, self.offset[...], self.coeff[0])
+        basis = rbf.exponential_normal(distance, self.means[...], self.betas[...], self.cfg.cutoff)
+        return cutoff[..., None] * basis
+
+
+class ViSNet(nnx.Module):
+    """The network; a call gives energies of interaction in eV.
+
+    What atoms have by themselves (`reference`, and `mean` once per molecule) is left out: it may be 1e5 eV, of which
+    float32 keeps two digits. `jaxprot.visnet.predict.references` gives it in float64.
+
+    Args:
+      cfg: sizes.
+      rngs: only `params` is drawn, and only when training from scratch.
+    """
+
+    def __init__(self, cfg: ViSNetConfig, *, rngs: nnx.Rngs):
+        self.cfg = cfg
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (cfg.max_z, cfg.hidden)))
+        self.radial = Radial(cfg)
+        self.neighbour = NeighbourEmbedding(cfg, rngs=rngs)
+        self.edge = _linear(cfg.rbf, cfg.hidden, rngs)
+        numbers = range(cfg.layers)
+        self.layers = nnx.List([Layer(cfg, i == 0, i == cfg.layers - 1, rngs=rngs) for i in numbers])
+        self.out_norm, self.vec_out_norm = LayerNorm(cfg.hidden), VecNorm(cfg)
+        self.head = nnx.List([Gated(cfg.hidden, cfg.hidden // 2, rngs=rngs), Gated(cfg.hidden // 2, 1, rngs=rngs)])
+        self.mean, self.std = Fixed(jnp.zeros(1)), Fixed(jnp.ones(1))  # of a molecule, and of an atom's output
+        if cfg.prior:
+            self.reference = Fixed(jnp.zeros(cfg.max_z))
+
+    def __call__(self, molecules: Molecules) -> Float[Array, "b"]:
+        return self._run(molecules, None)
+
+    def activations(self, molecules: Molecules) -> dict[str, Array]:
+        """Arrays on the way by name, for comparison and study; `pairs` of `neighbours` tells which count."""
+        kept: dict[str, Array] = {}
+        kept["energy"] = self._run(molecules, kept)
+        return kept
+
+    def _run(self, molecules: Molecules, kept: dict[str, Array] | None) -> Array:
+        if jax.config.jax_default_matmul_precision is None:  # TensorFloat products make forces of 1e-3 eV/Å noise
+            with jax.default_matmul_precision("float32"):
+                return self._energies(molecules, {} if kept is None else kept)
+        return self._energies(molecules, {} if kept is None else kept)
+
+    def _energies(self, molecules: Molecules, kept: dict[str, Array]) -> Array:
+        cfg, z = self.cfg, molecules.z
+        act = _ACTIVATIONS[cfg.activation]
+        where = pairs(molecules, cfg.cutoff, cfg.max_neighbors)
+        cutoff = jnp.where(where.mask, rbf.cosine_cutoff(where.distance, cfg.cutoff), 0)
+        sphere = spherical(where.unit, cfg.lmax)
+        basis = self.radial(where.distance, cutoff)
+        x = self.neighbour(z, self.embedding[...][z], basis, cutoff, where)
+        f = (where.of_target(x) + where.of_source(x)) * self.edge(basis)
+        kept |= {"distance": where.distance, "rbf": basis, "sphere": sphere, "x_embedding": x, "f_embedding": f}
+        vec = None
+        for number, layer in enumerate(self.layers):
+            x, vec, f = layer(x, vec, f, where, sphere, cutoff)
+            kept |= {f"x_{number}": x, f"vec_{number}": vec, f"f_{number}": f}
+        x, vec = self.out_norm(x), self.vec_out_norm(vec)
+        kept |= {"x": x, "vec": vec}
+        x, vec = self.head[0](x, vec, act)
+        atomic = self.head[1](act(x), vec, act)[0][..., 0]
+        kept["atomic"] = atomic
+        return jnp.sum(jnp.where(z > 0, atomic, 0), -1) * self.std[0]
+
+
+def energy_and_forces(
+    energy: Callable[[Any, Molecules], Array], leaves: Any, molecules: Molecules
+) -> tuple[Float[Array, "b"], Float[Array, "b n 3"]]:
+    """Energies (eV) and forces (eV/Å) by one reverse pass.
+
+    Args:
+      energy: `energy(leaves, molecules)` -> (b,), such as the first part of `Predictor.pure()`.
+      leaves: its weights.
+      molecules: padded molecules.
+    """
+
+    def total(positions: Array) -> tuple[Array, Array]:
+        out = energy(leaves, molecules._replace(positions=positions))
+        return jnp.sum(out), out
+
+    gradient, energies = jax.grad(total, has_aux=True)(molecules.positions)
+    return energies, -gradient
