@@ -7,6 +7,8 @@ from typing import Any
 
 from jaxprot.core.errors import CheckpointError
 
+_BY_RUN = ("cryostar",)  # weights of one data set, for which the run's configuration is needed
+
 
 def load(spec: str | os.PathLike, **config: Any) -> Any:
     """Loads a predictor.
@@ -14,8 +16,10 @@ def load(spec: str | os.PathLike, **config: Any) -> Any:
     Args:
       spec: a name (`"thermompnn"`: the shipped default; `"thermompnn:official"`, `"proteinmpnn:v_48_020"`: fetched once
         into the cache; `jaxprot weights list` shows all), or a path to an official `.pt`/`.ckpt` file or to a converted
-        `.safetensors` file, whose system is recognised from its header or keys.
-      **config: passed to the system's own `predict.load`.
+        `.safetensors` file, whose system is recognised from its header or keys, or the folder of a training run, whose
+        best weights are taken.
+      **config: passed to the system's own `predict.load`; weights of cryoSTAR that come without a run need
+        `reference`, the model that they were trained with.
 
     Returns:
       The predictor, for instance `jaxprot.thermompnn.predict.Predictor`.
@@ -27,10 +31,23 @@ def load(spec: str | os.PathLike, **config: Any) -> Any:
     """
     from jaxprot.weights import registry
 
+    if isinstance(spec, str | os.PathLike) and (Path(spec) / "config.yaml").is_file():
+        return _of_run(Path(spec), **config)
     path, entry = registry.resolve(spec)
     system = entry.system if entry is not None else detect_system(path)
     predict = importlib.import_module(f"jaxprot.{system}.predict")
     return predict.load(path, **config)
+
+
+def _of_run(run: Path, **config: Any) -> Any:
+    best = run / "best.safetensors"
+    if not best.is_file():
+        raise CheckpointError(f"{run}: a run without best.safetensors yet; go on with the training (--resume)")
+    from jaxprot.train.config import read_config
+
+    system = type(read_config(run / "config.yaml").task).__module__.split(".")[1]
+    predict = importlib.import_module(f"jaxprot.{system}.predict")
+    return predict.load(run if system in _BY_RUN else best, **config)
 
 
 def detect_system(path: str | os.PathLike) -> str:

@@ -76,6 +76,8 @@ OFFICIAL_DENSITY = density_rules()
 """Of phase 2."""
 IGNORED_DENSITY = (r"plane_coords", r"plane_window_mask", r"sphere_mask", r"coords_3d")
 """Follow from the sizes; `read` checks them."""
+IGNORED = IGNORED_DENSITY
+"""Of all tables here."""
 
 
 def shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
@@ -169,6 +171,13 @@ def read(
     rules = conformation_rules(*(_depth(tensors, net) for net in ("encoder", "decoder")))
     cfg = _conformation_config(path, rename(tensors, rules, source=str(path)), extras)
     return cfg, fill(shapes(cfg), tensors, rules, (), str(path)), extras
+
+
+def portable_form(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(tensors, header) of a portable file that holds what a published one does; errors as `read`."""
+    cfg, tensors, extras = read(path)
+    kind = "density" if isinstance(cfg, DensityConfig) else "conformation"
+    return {**tensors, **extras}, {"network": kind, "config": dataclasses.asdict(cfg)}
 
 
 def _read_portable(

@@ -88,7 +88,7 @@ def examine(path: str | os.PathLike) -> Examined:
         return Examined(path, kind, tensors, header, (Match(str(header["system"])),), {})
     matches: list[Match] = []
     reasons: dict[str, str] = {}
-    for name, system in converters().items():
+    for name, system in registry.layouts().items():
         try:
             rules, ignored = registry.table(name)
             rename(tensors, rules, ignored, source=str(path))
@@ -99,11 +99,6 @@ def examine(path: str | os.PathLike) -> Examined:
         else:
             matches.append(Match(system, name))
     return Examined(path, kind, tensors, header, tuple(matches), reasons)
-
-
-def converters() -> dict[str, str]:
-    """Every registered table of rules -> its system."""
-    return {entry.converter: entry.system for entry in registry.entries().values() if entry.converter}
 
 
 def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | None = None) -> dict[str, Any]:
@@ -123,9 +118,10 @@ def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | No
     """
     path = Path(path)
     _, tensors, values = read(path)
-    names = {name: of for name, of in converters().items() if system is None or of == system}
+    names = {name: of for name, of in registry.layouts().items() if system is None or of == system}
     if not names:
-        raise InputError(f"no converter for system {system!r}; known: {', '.join(sorted(set(converters().values())))}")
+        known = sorted(set(registry.layouts().values()))
+        raise InputError(f"no converter for system {system!r}; known: {', '.join(known)}")
     failures: dict[str, CheckpointError] = {}
     for name, of in names.items():
         rules, ignored = registry.table(name)
@@ -134,7 +130,10 @@ def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | No
         except CheckpointError as error:
             failures[name] = error
             continue
+        form = registry.portable_form(name)
+        ours, more = (ours, {}) if form is None else form(path)
         header = {
+            **more,
             "system": of,
             "converter": name,
             "source": {"file": path.name, "sha256": sha256(path), "values": values},

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ def entries() -> dict[str, Entry]:
     if len(found) != len(rows):
         raise ValueError("registry.toml: a name occurs twice")
     return found
+
+
+@functools.cache
+def layouts() -> dict[str, str]:
+    """Every table of rules for foreign files, `module:TABLE` -> its system; also of files that no entry names."""
+    with open(_HERE / "registry.toml", "rb") as file:
+        rows = tomllib.load(file).get("layout", [])
+    named = {entry.converter: entry.system for entry in entries().values() if entry.converter}
+    return {**named, **{row["converter"]: row["system"] for row in rows}}
 
 
 def resolve(spec: str | os.PathLike, system: str | None = None) -> tuple[Path, Entry | None]:
@@ -242,3 +252,8 @@ def table(name: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     module, _, attribute = name.partition(":")
     found = importlib.import_module(module)
     return tuple(getattr(found, attribute)), tuple(getattr(found, "IGNORED", ()))
+
+
+def portable_form(name: str) -> Callable[[str | os.PathLike], tuple[dict[str, Any], dict[str, Any]]] | None:
+    """What reads (tensors, header) of a portable file from a foreign one, where renaming is not all there is to do."""
+    return getattr(importlib.import_module(name.partition(":")[0]), "portable_form", None)

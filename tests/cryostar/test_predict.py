@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxprot
 from jaxprot.cli.main import main
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.cryostar import maps, predict
@@ -88,7 +89,7 @@ def test_the_published_checkpoint_decodes_as_published(goldens, shared):
     data = shared / "data" / "heterogeneity" / "adk" / "1ake_A.pdb"
     if not data.exists():
         pytest.skip("the adenylate kinase benchmark is not at hand")
-    predictor = predict.load(goldens("cryostar") / "atom_ckpt.pt", data)
+    predictor = jaxprot.load(goldens("cryostar") / "atom_ckpt.pt", reference=data)
     z = np.load(goldens("cryostar") / "09_decode.npz")
     for component in (1, 2, 3):
         found = predictor.decode(z["z"][z[f"pc{component}_index"]])
@@ -119,3 +120,12 @@ def test_maps_are_of_the_particles_that_were_decoded(run, tmp_path):
         maps.settings(predictor, latents, tmp_path, epochs=0)
     with pytest.raises(InputError, match="weights of the first phase"):
         maps.network(run / "best.safetensors")
+
+
+def test_load_takes_the_folder_of_a_run(run, tmp_path):
+    latents = np.random.default_rng(0).normal(size=(3, 3))
+    np.testing.assert_array_equal(jaxprot.load(run).decode(latents), predict.load(run).decode(latents))
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("{}")
+    with pytest.raises(CheckpointError, match="without best"):
+        jaxprot.load(tmp_path / "begun")

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.cryostar import weights
 from jaxprot.cryostar.config import DensityConfig, VAEConfig
-from jaxprot.weights import torch_file
+from jaxprot.weights import inspect, torch_file
 from jaxprot.weights.convert import rename
 
 CONFORMATION = VAEConfig(side=6, beads=5, latent=2, encoder=(8, 8, 4), decoder=(4, 7))
@@ -124,3 +124,29 @@ def test_each_published_table_matches_its_file_alone(goldens):
         assert len(rename(weights.inspect.read(home / f"{name}.pt")[1], rules, ignored)) == count
     with pytest.raises(CheckpointError):
         rename(weights.inspect.read(home / "density_ckpt.pt")[1], weights.OFFICIAL)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["atom_ckpt.pt", "density_ckpt.pt"])
+def test_published_files_are_recognised_and_converted(name, goldens, tmp_path):
+    path, target = goldens("cryostar") / name, tmp_path / "w.safetensors"
+    assert {match.system for match in inspect.examine(path).matches} == {"cryostar"}
+    assert inspect.convert(path, target)["system"] == "cryostar"
+    (cfg, values, extras), (found, read, more) = weights.read(path), weights.read(target)
+    assert (found, read.keys(), more.keys()) == (cfg, values.keys(), extras.keys())
+    for key, value in {**values, **extras}.items():
+        np.testing.assert_array_equal({**read, **more}[key], value)
+
+
+@pytest.mark.parametrize("name", ["beads", "density"])
+def test_pytorch_opens_what_is_exported(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    cfg, values = SIZES[name], tensors(SIZES[name])
+    weights.export_official(tmp_path / "ckpt.pt", cfg, values, BEADS if name == "beads" else {})
+    found = torch.load(tmp_path / "ckpt.pt", weights_only=True)
+    theirs, ours = (
+        ("fvol.net.net.0", "net.input.linear") if name == "density" else ("decoder.out_layer", "decoder.output")
+    )
+    state = found["model"] if name == "beads" else found
+    np.testing.assert_array_equal(state[f"{theirs}.weight"].numpy(), values[f"{ours}.kernel"].T)
+    np.testing.assert_array_equal(state[f"{theirs}.bias"].numpy(), values[f"{ours}.bias"])

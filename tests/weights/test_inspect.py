@@ -4,7 +4,7 @@ import pytest
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.io.outputs import sha256
 from jaxprot.loading import detect_system
-from jaxprot.weights import inspect, portable
+from jaxprot.weights import inspect, portable, registry
 
 LAYOUTS = {
     "v_48_020.pt": "jaxprot.proteinmpnn.weights:OFFICIAL",
@@ -20,7 +20,7 @@ def test_published_layouts_are_told_apart_and_converted(name, table, golden_chec
     path = golden_checkpoint(name)
     found = inspect.examine(path)
     assert [match.converter for match in found.matches] == [table]
-    assert set(found.reasons) == set(inspect.converters()) - {table} >= set(LAYOUTS.values()) - {table}
+    assert set(found.reasons) == set(registry.layouts()) - {table} >= set(LAYOUTS.values()) - {table}
     assert detect_system(path) == found.matches[0].system
 
     header = inspect.convert(path, tmp_path / "w.safetensors")
