@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -41,12 +41,20 @@ class BucketBatches:
     Args:
       lengths: items (residues) of each example.
       items: padded items per batch.
+      bucket: padded length of a length.
+      cost: items of a padded length, where they are others than the length itself (pairs of atoms).
     """
 
-    def __init__(self, lengths: Sequence[int], items: int):
-        self.buckets = np.array([bucket_length(int(n)) for n in lengths])
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        items: int,
+        bucket: Callable[[int], int] = bucket_length,
+        cost: Callable[[int], int] = int,
+    ):
+        self.buckets = np.array([bucket(int(n)) for n in lengths])
         self.items = items
-        self.sizes = {int(b): max(1, round(items / int(b))) for b in np.unique(self.buckets)}
+        self.sizes = {int(b): max(1, round(items / int(cost(b)))) for b in np.unique(self.buckets)}
         self.per_epoch = sum(-(-int((self.buckets == b).sum()) // n) for b, n in self.sizes.items())
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
