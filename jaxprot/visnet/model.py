@@ -18,10 +18,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxprot.ops import rbf
+from jaxprot.visnet import exchange
 from jaxprot.visnet.config import ViSNetConfig
 from jaxprot.visnet.neighbours import Molecules, Pairs, pairs
 
 _TINY = 1e-12
+_PAIRS = 1024  # whose arrays are held at once on CPU
 
 
 class Fixed(nnx.Variable):
@@ -130,7 +132,7 @@ class NeighbourEmbedding(nnx.Module):
 
     def __call__(self, z: Array, x: Array, basis: Array, cutoff: Array, where: Pairs) -> Array:
         weight = self.distance(basis) * jnp.where(where.loop, 0, cutoff)[..., None]
-        sent = jnp.sum(where.of_source(self.embedding[...][z]) * weight, 2)
+        sent = exchange.total(exchange.to_pairs(self.embedding[...][z], where.table) * weight)
         return self.combine(jnp.concatenate([x, sent], -1))
 
 
@@ -163,60 +165,59 @@ class Layer(nnx.Module):
         act = _ACTIVATIONS[cfg.activation]
         update = not (self.first or self.last)
         q, k, v = jnp.split(_apply((self.q, self.k, self.v), self.norm(x)), 3, -1)
-        edge = act(_apply((self.dk, self.dv, self.f) if update else (self.dk, self.dv), f))
-        product = where.of_target(q) * where.of_source(k) * edge[..., :h]
+        dk, dv = act(self.dk(f)), act(self.dv(f))
+        slots, table = f.shape[2], where.table
+        product = exchange.spread(q, slots) * exchange.to_pairs(k, table) * dk
         heads = (*product.shape[:-1], cfg.heads, h // cfg.heads)
         weight = _ACTIVATIONS[cfg.attn_activation](jnp.sum(product.reshape(heads), -1)) * cutoff[..., None]
-        sent = where.of_source(v) * edge[..., h : 2 * h]
+        sent = exchange.to_pairs(v, table) * dv
         message = (sent.reshape(heads) * weight[..., None]).reshape(sent.shape)
-        gathered = jnp.sum(message, 2)
+        gathered = exchange.total(message)
         ends = (cutoff if cfg.smooth else where.mask.astype(cutoff.dtype))[..., None]
         if self.first:
             s2 = act(_part(self.s, message, h, 2 * h)) * ends
-            return x + _part(self.o, gathered, 2 * h, 3 * h), _spread(s2, sphere), f
+            return x + _part(self.o, gathered, 2 * h, 3 * h), _gather_directions(s2, sphere), f
         assert vec is not None
-        s = act(self.s(message)) * ends
+        s1, s2 = (act(_part(self.s, message, i * h, (i + 1) * h)) * ends for i in range(2))
         normed = self.vec_norm(vec)
         v1, v2, v3 = jnp.split(self.vec(normed), 3, -1)
         o1, o2, o3 = jnp.split(self.o(gathered), 3, -1)
         dx = jnp.sum(v1 * v2, 2) * o2 + o3
-        dvec = v3 * o1[:, :, None] + _carry(s[..., :h], where.of_source(normed)) + _spread(s[..., h:], sphere)
+        dvec = v3 * o1[:, :, None] + exchange.carry(s1, normed, table) + _gather_directions(s2, sphere)
         if update:
-            f = f + self._pairs(edge[..., 2 * h :], normed, where, sphere)
+            f = f + self._pairs(act(self.f(f)), normed, where, sphere)
         return x + dx, vec + dvec, f
 
     def _pairs(self, factor: Array, vec: Array, where: Pairs, sphere: Array) -> Array:
-        """The change of pairs: products of the parts of vectors that are normal to the pair's direction."""
+        """The change of pairs: products of the parts of vectors that are normal to the pair's direction.
+
+        The published projection is on all components at once. With |sphere|**2 = 2 for orders 1 and 2 it takes away
+        twice what it should, and the two mistakes cancel in the product: it is that of the whole vectors.
+        """
+        layers = [self.w_target, self.w_source] + ([] if self.cfg.vertex is None else [self.t_target, self.t_source])
+        projected = jnp.split(_apply(layers, vec), len(layers), -1)
+        a, b = projected[:2]
+        out = exchange.product(a, b, where.table)
+        if self.cfg.lmax == 1:  # the direction of the reverse pair is the opposite one
+            out = out + _along_pairs(a, sphere) * exchange.flip(_along_pairs(b, sphere), where.table)
         if self.cfg.vertex is None:
-            a, b = jnp.split(_apply((self.w_target, self.w_source), vec), 2, -1)
-            return factor * _normal(where.of_target(a), where.of_source(b), sphere)
-        layers = (self.w_target, self.w_source, self.t_target, self.t_source)
-        a, b, c, d = jnp.split(_apply(layers, vec), 4, -1)
+            return factor * out
+        c, d = projected[2:]
+        own = exchange.spread(jnp.sum(c * d, 2), sphere.shape[2])
+        if self.cfg.lmax == 1:
+            own = own - _along_pairs(c, sphere) * _along_pairs(d, sphere)
         first, second = jnp.split(factor, 2, -1)
-        own = _normal(where.of_target(c), where.of_target(d), sphere)
-        return first * _normal(where.of_target(a), where.of_source(b), sphere) + second * own
+        return first * out + second * own
 
 
-def _carry(weight: Array, vec: Array) -> Array:
-    """Sum over j of weights (b, i, j, h) times vectors (b, i or 1, j, s, h): (b, i, s, h)."""
-    return jnp.sum(weight[:, :, :, None] * vec, 2)
-
-
-def _spread(weight: Array, sphere: Array) -> Array:
+def _gather_directions(weight: Array, sphere: Array) -> Array:
     """Sum over j of weights (b, i, j, h) times directions (b, i, j, s): (b, i, s, h)."""
     return jnp.einsum("bijs,bijh->bish", sphere, weight)
 
 
-def _normal(a: Array, b: Array, sphere: Array) -> Array:
-    """Product, over components, of the parts of a and b (b, i, j, s, h) that are normal to the pair's direction.
-
-    The projection is on all components at once, as published: with |sphere|**2 = 2 for orders 1 and 2 it takes away
-    twice what it should, and the two mistakes cancel in the product.
-    """
-    out = jnp.sum(a * b, 3)
-    if sphere.shape[-1] > 3:
-        return out
-    return out - jnp.sum(a * sphere[..., None], 3) * jnp.sum(b * sphere[..., None], 3)
+def _along_pairs(vec: Array, sphere: Array) -> Array:
+    """Vectors of the target (b, i, s, h) along the pair's direction: (b, i, j, h)."""
+    return jnp.einsum("bijs,bish->bijh", sphere, vec)
 
 
 class Gated(nnx.Module):
@@ -291,21 +292,36 @@ class ViSNet(nnx.Module):
     def _run(self, molecules: Molecules, kept: dict[str, Array] | None) -> Array:
         if jax.config.jax_default_matmul_precision is None:  # TensorFloat products make forces of 1e-3 eV/Å noise
             with jax.default_matmul_precision("float32"):
-                return self._energies(molecules, {} if kept is None else kept)
-        return self._energies(molecules, {} if kept is None else kept)
+                return self._energies(molecules, kept)
+        return self._energies(molecules, kept)
 
-    def _energies(self, molecules: Molecules, kept: dict[str, Array]) -> Array:
-        cfg, z = self.cfg, molecules.z
+    def _energies(self, molecules: Molecules, kept: dict[str, Array] | None) -> Array:
+        cfg, z, whole = self.cfg, molecules.z, kept is None
+        kept = {} if kept is None else kept
         act = _ACTIVATIONS[cfg.activation]
         where = pairs(molecules, cfg.cutoff, cfg.max_neighbors)
         cutoff = jnp.where(where.mask, rbf.cosine_cutoff(where.distance, cfg.cutoff), 0)
         sphere = spherical(where.unit, cfg.lmax)
         basis = self.radial(where.distance, cutoff)
         x = self.neighbour(z, self.embedding[...][z], basis, cutoff, where)
-        f = (where.of_target(x) + where.of_source(x)) * self.edge(basis)
+        f = (exchange.spread(x, basis.shape[2]) + exchange.to_pairs(x, where.table)) * self.edge(basis)
         kept |= {"distance": where.distance, "rbf": basis, "sphere": sphere, "x_embedding": x, "f_embedding": f}
-        vec = None
-        for number, layer in enumerate(self.layers):
+        x, vec, f = self.layers[0](x, None, f, where, sphere, cutoff)
+        kept |= {"x_0": x, "vec_0": vec, "f_0": f}
+        middle = self.layers[1:-1]
+        if whole and len(middle) > 1:
+            # One program for all of them: a third of the time to compile.
+            parts = [nnx.split(layer) for layer in middle]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.to_pure_dict(state) for _, state in parts))
+
+            def step(carry: tuple, state: Any) -> tuple[tuple, None]:
+                return nnx.merge(parts[0][0], state)(*carry, where, sphere, cutoff), None
+
+            kept_back = jax.checkpoint_policies.dots_saveable
+            step = jax.checkpoint(step, policy=kept_back, prevent_cse=False)
+            (x, vec, f), _ = jax.lax.scan(step, (x, vec, f), stacked)
+            middle = []
+        for number, layer in enumerate([*middle, *self.layers[1:][-1:]], 1):
             x, vec, f = layer(x, vec, f, where, sphere, cutoff)
             kept |= {f"x_{number}": x, f"vec_{number}": vec, f"f_{number}": f}
         x, vec = self.out_norm(x), self.vec_out_norm(vec)
@@ -317,7 +333,7 @@ class ViSNet(nnx.Module):
 
 
 def energy_and_forces(
-    energy: Callable[[Any, Molecules], Array], leaves: Any, molecules: Molecules
+    energy: Callable[[Any, Molecules], Array], leaves: Any, molecules: Molecules, at_once: int | None = None
 ) -> tuple[Float[Array, "b"], Float[Array, "b n 3"]]:
     """Energies (eV) and forces (eV/Å) by one reverse pass.
 
@@ -325,11 +341,30 @@ def energy_and_forces(
       energy: `energy(leaves, molecules)` -> (b,), such as the first part of `Predictor.pure()`.
       leaves: its weights.
       molecules: padded molecules.
+      at_once: molecules that are computed at the same time. By default all, and on CPU as many as have about a thousand
+        pairs, whose arrays stay in cache.
     """
 
-    def total(positions: Array) -> tuple[Array, Array]:
-        out = energy(leaves, molecules._replace(positions=positions))
-        return jnp.sum(out), out
+    def some(molecules: Molecules) -> tuple[Array, Array]:
+        def total(positions: Array) -> tuple[Array, Array]:
+            out = energy(leaves, molecules._replace(positions=positions))
+            return jnp.sum(out), out
 
-    gradient, energies = jax.grad(total, has_aux=True)(molecules.positions)
-    return energies, -gradient
+        gradient, energies = jax.grad(total, has_aux=True)(molecules.positions)
+        return energies, -gradient
+
+    count, atoms = molecules.z.shape
+    if at_once is None:
+        slots = atoms if molecules.index is None else molecules.index.shape[2]
+        at_once = max(1, _PAIRS // (atoms * slots)) if jax.default_backend() == "cpu" else count
+    groups = -(-count // at_once)
+    if groups == 1:
+        return some(molecules)
+    size = -(-count // groups)
+
+    def grouped(x: Array) -> Array:
+        x = jnp.pad(x, ((0, groups * size - count), *((0, 0),) * (x.ndim - 1)))
+        return x.reshape(groups, size, *x.shape[1:])
+
+    energies, forces = jax.lax.map(some, jax.tree.map(grouped, molecules))
+    return energies.reshape(-1)[:count], forces.reshape(groups * size, atoms, 3)[:count]

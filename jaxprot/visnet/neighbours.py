@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxprot.visnet import exchange
+
 _ROWS = 256  # atoms whose distances to all others are held at once
 
 
@@ -18,7 +20,8 @@ class Molecules(NamedTuple):
       z: atomic numbers, 0 where there is no atom.
       positions: Å.
       index: neighbours of each atom, ascending, itself among them, -1 where there is none; it may hold atoms beyond the
-        cutoff (a list with a skin). Without it the neighbours of every atom are all atoms in order.
+        cutoff (a list with a skin). Whoever is a neighbour of an atom has it as a neighbour. Without `index` the
+        neighbours of every atom are all atoms in order.
     """
 
     z: Int[Array, "b n"]
@@ -30,54 +33,32 @@ class Pairs(NamedTuple):
     """Pairs of a target i and the source in slot j; every array over pairs is (b, i, j, ...).
 
     Attributes:
-      index: as in `Molecules`, without -1; None if slot j is atom j.
+      table: who is in which slot; None if slot j is atom j.
       mask: pairs that count, each atom with itself included.
       loop: pairs of an atom with itself.
       distance: Å; 0 where an atom meets itself or no pair is.
       unit: direction from target to source, of length 1 or 0.
     """
 
-    index: Int[Array, "b n k"] | None
+    table: exchange.Table | None
     mask: Bool[Array, "b i j"]
     loop: Bool[Array, "b i j"]
     distance: Float[Array, "b i j"]
     unit: Float[Array, "b i j 3"]
 
-    def of_source(self, x: Array) -> Array:
-        """Values of atoms (b, n, ...) at the source of each pair; (b, 1, j, ...) where a broadcast will do."""
-        if self.index is None:
-            return x[:, None]
-        return gather(x, self.index)
-
-    @staticmethod
-    def of_target(x: Array) -> Array:
-        """Values of atoms (b, n, ...) at the target of each pair: (b, i, 1, ...)."""
-        return x[:, :, None]
-
-
-def gather(x: Array, index: Int[Array, "b n k"]) -> Array:
-    """Rows of (b, n, ...) by indices (b, n, k)."""
-    batch, atoms = x.shape[:2]
-    # One flat gather: with a batch axis XLA on CPU walks the indices one by one.
-    start = (jnp.arange(batch, dtype=index.dtype) * atoms)[:, None, None]
-    return x.reshape(batch * atoms, *x.shape[2:])[index + start]
-
 
 def pairs(molecules: Molecules, cutoff: float, cap: int | None = None) -> Pairs:
     """Pairs within the cutoff (Å); of more than `cap` per atom those of lowest atom index."""
     z, positions, index = molecules
-    atoms = z.shape[1]
-    number = jnp.arange(atoms, dtype=jnp.int32)
+    where = None if index is None else exchange.table(index)
     real = z > 0
-    if index is None:
-        loop = jnp.broadcast_to(jnp.eye(atoms, dtype=bool)[None], (z.shape[0], atoms, atoms))
+    if where is None:
+        loop = jnp.broadcast_to(jnp.eye(z.shape[1], dtype=bool)[None], (*z.shape, z.shape[1]))
         there = real[:, None, :] & real[:, :, None]
-        vector = positions[:, None] - positions[:, :, None]
     else:
-        present, index = index >= 0, jnp.maximum(index, 0)
-        loop = present & (index == number[None, :, None])
-        there = present & gather(real, index) & real[:, :, None]
-        vector = gather(positions, index) - positions[:, :, None]
+        loop = where.present & (where.index == jnp.arange(z.shape[1], dtype=where.index.dtype)[None, :, None])
+        there = where.present & exchange.gather(real, where.index) & real[:, :, None]
+    vector = exchange.to_pairs(positions, where) - positions[:, :, None]
     squared = jnp.sum(vector**2, -1)
     proper = there & ~loop & (squared < cutoff**2) & (squared > 0)
     # The square root and the division never see a 0, not even in the branch that is not taken.
@@ -87,7 +68,7 @@ def pairs(molecules: Molecules, cutoff: float, cap: int | None = None) -> Pairs:
     mask = proper | (loop & there)
     if cap is not None:
         mask &= jnp.cumsum(mask, -1) <= cap
-    return Pairs(index, mask, loop, distance, unit)
+    return Pairs(where, mask, loop, distance, unit)
 
 
 def over_cap(molecules: Molecules, cutoff: float, cap: int) -> Int[Array, "b"]:
