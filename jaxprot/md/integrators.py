@@ -1,0 +1,251 @@
+"""Motion of atoms under given forces: ensembles of jax-md, many steps in one program.
+
+Units: Å, eV, eV/Å, u; times at the edges in femtoseconds. The state is float64, whatever the forces are computed in;
+`wide()` switches float64 on for a block of code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxprot.core.units import BOLTZMANN_EV, FEMTOSECOND
+
+Ensemble = Literal["langevin", "nve", "nose-hoover"]
+Field = Callable[[Any, Float[Array, "n 3"]], tuple[dict[str, Float[Array, ""]], Float[Array, "n 3"]]]
+"""field(leaves, positions) -> (terms of the energy in eV by name, forces in eV/Å)."""
+
+
+def wide() -> Any:
+    """A context in which arrays may be float64; all functions here are called within one."""
+    return jax.enable_x64(True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dynamics:
+    """How atoms move.
+
+    Attributes:
+      ensemble: `langevin` (BAOAB; constant temperature), `nose-hoover` (chains of five; constant temperature,
+        deterministic) or `nve` (velocity Verlet; constant energy).
+      temperature: K; of the first velocities, and kept but in `nve`.
+      timestep: fs. Bonds with hydrogen are flexible, so 1 fs is much, and 0.5 fs is what conserves energy.
+      friction: 1/ps, of `langevin`.
+      relaxation: fs, time of the first thermostat of `nose-hoover`.
+    """
+
+    ensemble: Ensemble = "langevin"
+    temperature: float = 300.0
+    timestep: float = 1.0
+    friction: float = 1.0
+    relaxation: float = 100.0
+
+    def __post_init__(self):
+        if self.ensemble not in ("langevin", "nve", "nose-hoover"):
+            raise ValueError(f"ensemble must be langevin, nve or nose-hoover, got {self.ensemble!r}")
+        if not (self.temperature > 0 and self.timestep > 0 and self.friction >= 0 and self.relaxation > 0):
+            raise ValueError(f"{self}: temperature, timestep and relaxation must be above 0, friction at least 0")
+
+
+class Restraint(NamedTuple):
+    """Springs of atoms to places: energy ½ k r² for each atom.
+
+    Attributes:
+      k: eV/Å² of each atom, 0 for none.
+      places: Å; of each replica.
+    """
+
+    k: Float[Array, "n"]
+    places: Float[Array, "*r n 3"]
+
+
+class State(NamedTuple):
+    """Of one molecule, or of replicas on a leading axis.
+
+    Attributes:
+      integrator: jax-md's.
+      step: steps done.
+    """
+
+    integrator: Any
+    step: Int[Array, ""]
+
+
+class Observed(NamedTuple):
+    """What is recorded of a state.
+
+    Attributes:
+      terms: energies in eV by name; `restraint` among them.
+      kinetic: eV.
+      temperature: K.
+      positions: Å.
+      forces: eV/Å, restraints included.
+    """
+
+    terms: dict[str, Float[Array, ""]]
+    kinetic: Float[Array, ""]
+    temperature: Float[Array, ""]
+    positions: Float[Array, "n 3"]
+    forces: Float[Array, "n 3"]
+
+
+class Integrator:
+    """Steps of one ensemble under one field of forces; for one molecule or replicas of it.
+
+    Args:
+      field: energies and forces.
+      masses: (n,) u.
+      dynamics: how atoms move.
+      replicas: number of molecules that move side by side; None for one without a leading axis.
+    """
+
+    def __init__(self, field: Field, masses: np.ndarray, dynamics: Dynamics, replicas: int | None = None):
+        from jax_md import simulate
+
+        self.field, self.dynamics, self.replicas = field, dynamics, replicas
+        self.masses = np.asarray(masses, np.float64)
+        self._init, _ = self._made(simulate, lambda positions, **_: jnp.zeros_like(positions))
+        _, self._apply = self._made(simulate, self._forces)
+        run = self._run if replicas is None else jax.vmap(self._run, in_axes=(0, None, Restraint(None, 0), None))
+        self._steps = jax.jit(run, donate_argnums=0)
+
+    def _made(self, simulate: Any, forces: Any) -> Any:
+        cfg, kT = self.dynamics, BOLTZMANN_EV * self.dynamics.temperature
+        dt = cfg.timestep * FEMTOSECOND
+
+        def shift(positions: Array, change: Array, **_: Any) -> Array:
+            return positions + change
+
+        if cfg.ensemble == "nve":
+            init, apply = simulate.nve(forces, shift, dt)
+            return lambda key, positions, mass: init(key, positions, kT, mass=mass), apply
+        if cfg.ensemble == "langevin":
+            gamma = cfg.friction / (1000 * FEMTOSECOND)
+            init, apply = simulate.nvt_langevin(forces, shift, dt, kT, gamma, center_velocity=False)
+        else:
+            # jax-md gives every coordinate its kT / 2, the three of the centre of mass as well, which stays at rest.
+            kT *= self.freedom / (3 * len(self.masses))
+            init, apply = simulate.nvt_nose_hoover(forces, shift, dt, kT, tau=cfg.relaxation * FEMTOSECOND)
+        return lambda key, positions, mass: init(key, positions, mass=mass), apply
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom that share the kinetic energy: without noise the centre of mass stays at rest."""
+        return 3 * len(self.masses) - (0 if self.dynamics.ensemble == "langevin" else 3)
+
+    def start(self, positions: Float[Array, "*r n 3"], key: PRNGKeyArray) -> State:
+        """Velocities of the temperature, with the centre of mass at rest.
+
+        Args:
+          positions: Å; with replicas, one for all or one for each.
+          key: of velocities and noise.
+        """
+
+        def one(positions: Array, key: PRNGKeyArray) -> State:
+            state = self._init(key, positions, jnp.asarray(self.masses))
+            return State(state, jnp.zeros((), jnp.int64))
+
+        positions = jnp.asarray(positions, jnp.float64)
+        if self.replicas is None:
+            return one(positions, key)
+        positions = jnp.broadcast_to(positions, (self.replicas, *positions.shape[-2:]))
+        return jax.vmap(one)(positions, jax.random.split(key, self.replicas))
+
+    def run(self, state: State, leaves: Any, steps: int, restraint: Restraint | None = None) -> tuple[State, Observed]:
+        """So many steps in one program, which is the same for any number of them; the state given is used up.
+
+        Args:
+          state: from `start` or `run`.
+          leaves: of the field.
+          steps: 0 only looks (and computes the forces, which `start` does not).
+          restraint: springs.
+        """
+        if restraint is None:
+            restraint = Restraint(np.zeros(len(self.masses)), np.zeros(state.integrator.position.shape))
+        return self._steps(state, leaves, restraint, jnp.asarray(steps, jnp.int64))
+
+    def _forces(self, positions: Array, *, leaves: Any, restraint: Restraint, **_: Any) -> Array:
+        return self._looked(positions, leaves, restraint)[1]
+
+    def _looked(self, positions: Array, leaves: Any, restraint: Restraint) -> tuple[dict[str, Array], Array]:
+        terms, forces = self.field(leaves, positions)
+        off = positions - restraint.places
+        pull = restraint.k[:, None] * off
+        return {**terms, "restraint": 0.5 * jnp.sum(pull * off)}, forces.astype(positions.dtype) - pull
+
+    def _run(self, state: State, leaves: Any, restraint: Restraint, steps: Array) -> tuple[State, Observed]:
+        def step(_: Any, integrator: Any) -> Any:
+            return self._apply(integrator, leaves=leaves, restraint=restraint)
+
+        integrator = jax.lax.fori_loop(0, steps, step, state.integrator)
+        terms, forces = self._looked(integrator.position, leaves, restraint)
+        # The forces of the last step are these but for rounding, unless there was none; without steps they are new.
+        integrator = integrator.set(force=jnp.where(steps > 0, integrator.force, forces))
+        kinetic = 0.5 * jnp.sum(integrator.momentum**2 / integrator.mass)
+        temperature = 2 * kinetic / (self.freedom * BOLTZMANN_EV)
+        observed = Observed(terms, kinetic, temperature, integrator.position, forces)
+        return State(integrator, state.step + steps), observed
+
+
+def minimise(
+    field: Field,
+    leaves: Any,
+    positions: Float[Array, "n 3"],
+    *,
+    tolerance: float = 0.05,
+    most: int = 1000,
+    restraint: Restraint | None = None,
+) -> tuple[Float[Array, "n 3"], dict[str, float]]:
+    """Downhill by FIRE (Bitzek et al. 2006, doi 10.1103/PhysRevLett.97.170201).
+
+    Args:
+      field: energies and forces.
+      leaves: of the field.
+      positions: Å.
+      tolerance: eV/Å; no atom feels a larger force at the end.
+      most: steps at most.
+      restraint: springs that are obeyed.
+
+    Returns:
+      Positions in Å, and `steps`, `largest_force` (eV/Å), `energy_before` and `energy_after` (eV, without springs). The
+      positions are the last ones, also where `most` steps were not enough: look at `largest_force`.
+    """
+    from jax_md import minimize
+
+    n = np.shape(positions)[0]
+    springs = restraint or Restraint(np.zeros(n), np.zeros((n, 3)))
+
+    def forces(positions: Array, *, leaves: Any, springs: Restraint, **_: Any) -> Array:
+        pull = springs.k[:, None] * (positions - springs.places)
+        return field(leaves, positions)[1].astype(positions.dtype) - pull
+
+    # jax-md's own first time step, 0.1, is for unit masses of soft spheres; bonds in eV/Å² need far less.
+    init, apply = minimize.fire_descent(forces, lambda r, dr, **_: r + dr, dt_start=0.005, dt_max=0.05)
+
+    def largest(state: Any) -> Array:
+        return jnp.sqrt(jnp.max(jnp.sum(state.force**2, -1)))
+
+    @jax.jit
+    def go(leaves: Any, springs: Restraint, positions: Array) -> Any:
+        def more(carry: Any) -> Array:
+            state, count = carry
+            return (count < most) & (largest(state) > tolerance) & jnp.isfinite(largest(state))
+
+        def step(carry: Any) -> Any:
+            state, count = carry
+            return apply(state, leaves=leaves, springs=springs), count + 1
+
+        state = init(positions, leaves=leaves, springs=springs)
+        state, count = jax.lax.while_loop(more, step, (state, jnp.zeros((), jnp.int32)))
+        before, after = (sum(field(leaves, at)[0].values()) for at in (positions, state.position))
+        return state.position, count, largest(state), before, after
+
+    found, count, force, before, after = go(leaves, springs, jnp.asarray(positions, jnp.float64))
+    figures = {"largest_force": float(force), "energy_before": float(before), "energy_after": float(after)}
+    return found, {"steps": int(count), **figures}

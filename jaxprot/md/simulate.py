@@ -1,0 +1,406 @@
+"""Runs of molecular dynamics: equilibration, production, what is written, what stops a run, and how it goes on.
+
+A run is cut into chunks of `record` steps, each one program on the device. After a chunk its frame and its row of
+energies are added to their files, and then the state is written whole; a run that was killed goes on from there, and
+ends with the same files, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprot.core.errors import InputError, JaxprotError
+from jaxprot.core.structure import Structure
+from jaxprot.core.units import KCAL_MOL
+from jaxprot.io.dcd import DCDWriter
+from jaxprot.io.outputs import atomic_path, write_text
+from jaxprot.io.structures import write_structure
+from jaxprot.md import molecule
+from jaxprot.md.integrators import Dynamics, Field, Integrator, Observed, Restraint, State, wide
+
+STATE = "restart/state.npz"
+"""What a run goes on from."""
+
+_STRETCH, _SQUEEZE = 1.7, 0.5  # times its first length: a bond that is broken, or collapsed
+_SIGMAS = 6.0  # a small molecule's temperature scatters; a run is stopped only beyond so many standard deviations
+
+
+class RunawayError(JaxprotError, ArithmeticError):
+    """A simulation that left what its potential describes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    """A run.
+
+    Attributes:
+      dynamics: how atoms move.
+      steps: of production.
+      record: steps between two frames, which are rows of energies and restart points as well.
+      equilibration: steps of each stage before production, in which all atoms are held to where
+        they were at its start; 0 for none.
+      stages: strength of the springs of each stage in kcal/mol/Å² (energy ½ k r²), the published ones by default.
+      seed: of velocities and noise.
+      replicas: molecules that move side by side from the same structure, with velocities of their own.
+      runaway: times the temperature at which a run is stopped (not in `nve`).
+    """
+
+    dynamics: Dynamics = Dynamics()
+    steps: int = 1000
+    record: int = 100
+    equilibration: int = 0
+    stages: tuple[float, ...] = (10.0, 5.0, 1.0, 0.5, 0.1)
+    seed: int = 0
+    replicas: int = 1
+    runaway: float = 1.5
+
+    def __post_init__(self):
+        for name, least in (("steps", 0), ("record", 1), ("equilibration", 0), ("replicas", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.runaway > 1:
+            raise ValueError(f"runaway must be above 1, got {self.runaway}")
+
+    @property
+    def first(self) -> int:
+        """Number of the first step: those of the equilibration are counted below 0."""
+        return -self.equilibration * len(self.stages)
+
+
+class Outcome(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+      step: the last one of production.
+      frames: of each trajectory.
+      ns_per_day: of production in this process, all replicas together; None if there was none.
+      temperature: K, mean over the rows of production.
+      positions: (r, N, 3) Å at the end.
+    """
+
+    step: int
+    frames: int
+    ns_per_day: float | None
+    temperature: float | None
+    positions: np.ndarray
+
+
+class Files:
+    """Of one run: trajectories, energies, and the state it goes on from.
+
+    Args:
+      folder: of the run.
+      structure: for the topology and the end.
+      cfg: the run.
+      counts: (frames, rows) that are kept of existing files; None to begin.
+    """
+
+    def __init__(self, folder: Path, structure: Structure, cfg: SimulationConfig, counts: tuple[int, int] | None):
+        self.folder, self.structure, self.cfg = folder, structure, cfg
+        self.rows = 0
+        (folder / "restart").mkdir(parents=True, exist_ok=True)
+        names = [""] if cfg.replicas == 1 else [f"_{i:02d}" for i in range(cfg.replicas)]
+        frames = None if counts is None else counts[0]
+        interval = cfg.record * cfg.dynamics.timestep
+        self.trajectories = [
+            DCDWriter(folder / f"trajectory{name}.dcd", structure.n_atoms, interval, frames) for name in names
+        ]
+        self._table = folder / "energies.csv"
+        self._columns: list[str] | None = None
+        if counts is None:
+            self._table.unlink(missing_ok=True)
+            write_structure(structure, folder / "topology.pdb", fit=True)
+        else:
+            self._cut(counts[1])
+
+    @property
+    def frames(self) -> int:
+        """Of each trajectory."""
+        return self.trajectories[0].frames
+
+    def _cut(self, rows: int) -> None:
+        """Keeps so many rows of energies."""
+        lines = self._table.read_text().splitlines() if self._table.exists() else []
+        if len(lines) < rows + bool(rows):
+            raise InputError(f"{self._table}: {len(lines)} lines, and the run recorded {rows}; start it anew")
+        if rows:
+            write_text(self._table, "\n".join(lines[: rows + 1]) + "\n")
+            self._columns = lines[0].split(",")
+        else:
+            self._table.unlink(missing_ok=True)
+        self.rows = rows
+
+    def frame(self, positions: np.ndarray) -> None:
+        """Adds (r, N, 3) positions to the trajectories."""
+        for trajectory, one in zip(self.trajectories, positions, strict=True):
+            trajectory.write(one)
+
+    def energies(self, rows: list[dict[str, Any]]) -> None:
+        """Adds rows to the table."""
+        text = io.StringIO()
+        if self._columns is None:
+            self._columns = list(rows[0])
+            text.write(",".join(self._columns) + "\n")
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
+        with open(self._table, "a", encoding="utf-8", newline="") as file:
+            file.write(text.getvalue())
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        """Closes the trajectories."""
+        for trajectory in self.trajectories:
+            trajectory.close()
+
+
+def simulate(
+    field: Field,
+    leaves: Any,
+    structure: Structure,
+    z: np.ndarray,
+    cfg: SimulationConfig,
+    folder: str | Path,
+    *,
+    positions: np.ndarray | None = None,
+    offsets: Mapping[str, float] | None = None,
+    resume: bool = False,
+    identity: str = "",
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome:
+    """A run, from its beginning or from where it stopped.
+
+    Writes `trajectory.dcd` (with replicas `trajectory_00.dcd` and so on), `topology.pdb`, `energies.csv`, `final.pdb`
+    and `restart/state.npz`.
+
+    Args:
+      field: energies (eV) and forces (eV/Å) of positions.
+      leaves: of the field.
+      structure: (N atoms) for names, and where positions come from.
+      z: (N,) atomic numbers.
+      cfg: the run.
+      folder: for the files.
+      positions: (N, 3) or (r, N, 3) Å to start at instead of the structure's.
+      offsets: eV that are added to terms of the energy in the table (references of elements, which no force has).
+      resume: go on from the folder's state.
+      identity: of the potential; a run goes on with the same one only.
+      report: called with each row.
+
+    Raises:
+      InputError: there is nothing to go on from, or it is of another run.
+      RunawayError: not finite, too hot, or a bond is broken. The files hold all frames up to the last good one, from
+        which `restart/state.npz` goes on.
+    """
+    folder, masses = Path(folder), molecule.masses(z)
+    start = np.asarray(structure.xyz if positions is None else positions, np.float64)
+    settings = _settings(cfg, z, identity)
+    with wide():
+        integrator = Integrator(field, masses, cfg.dynamics, cfg.replicas if cfg.replicas > 1 else None)
+        state = integrator.start(start, jax.random.PRNGKey(cfg.seed))
+        progress = Progress(cfg.first, np.asarray(state.integrator.position), 0, 0.0)
+        counts = None
+        if resume:
+            state, counts, progress = _restored(folder / STATE, state, settings)
+        files = Files(folder, structure, cfg, counts)
+        guard = Guard(structure, molecule.bonds(z, structure.xyz), cfg, integrator.freedom)
+        observed, clock, produced = None, time.perf_counter(), 0
+        try:
+            for steps, stage in plan(cfg, progress.step, looked=files.rows > 0):
+                here = state.integrator.position
+                if stage is not None and (progress.step - cfg.first) % cfg.equilibration == 0:
+                    progress = progress._replace(places=np.asarray(here))
+                spring = None if stage is None else Restraint(np.full(len(z), stage * KCAL_MOL), progress.places)
+                state, observed = integrator.run(state, leaves, steps, spring)
+                observed = _with_replicas(jax.block_until_ready(observed), cfg)
+                progress = progress._replace(step=progress.step + steps)
+                guard(observed, progress.step)
+                if progress.step >= 0:
+                    files.frame(observed.positions)
+                    hot = progress.heat + float(np.mean(observed.temperature))
+                    progress = progress._replace(count=progress.count + 1, heat=hot)
+                rows = table_rows(observed, progress.step, cfg, offsets or {})
+                files.energies(rows)
+                _save(folder / STATE, state, settings, files, progress)
+                if steps == 0 or progress.step <= 0:
+                    clock = time.perf_counter()  # what was compiled or equilibrated before is no speed of production
+                else:
+                    produced += steps
+                if report is not None:
+                    report({**rows[0], "ns_per_day": _speed(produced, clock, cfg)})
+        finally:
+            files.close()
+        if observed is None:  # nothing was left to do
+            observed = _with_replicas(integrator.run(state, leaves, 0)[1], cfg)
+    final = dataclasses.replace(structure, xyz=np.asarray(observed.positions[0], np.float32))
+    write_structure(final, folder / "final.pdb", fit=True)
+    mean = progress.heat / progress.count if progress.count else None
+    return Outcome(progress.step, files.frames, _speed(produced, clock, cfg), mean, observed.positions)
+
+
+class Progress(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+      step: below 0 in the equilibration.
+      places: (N, 3) or (r, N, 3) Å that springs of this stage hold to.
+      count: frames of production.
+      heat: sum of their temperatures.
+    """
+
+    step: int
+    places: np.ndarray
+    count: int
+    heat: float
+
+
+def _with_replicas(observed: Observed, cfg: SimulationConfig) -> Observed:
+    """Numpy arrays with replicas on a leading axis, also of a single one."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if cfg.replicas > 1 else np.asarray(leaf)[None], observed)
+
+
+def plan(cfg: SimulationConfig, step: int, looked: bool = True) -> Iterator[tuple[int, float | None]]:
+    """(steps, strength of springs or None) of each chunk from a step on; none crosses a stage's end.
+
+    The first one of a run that has not been looked at has no steps.
+    """
+    if not looked:
+        yield 0, None
+    while step < cfg.steps:
+        if step < 0:
+            number = (step - cfg.first) // cfg.equilibration
+            end, stage = cfg.first + (number + 1) * cfg.equilibration, cfg.stages[number]
+            steps = min(cfg.record, end - step)
+        else:
+            stage, steps = None, min(cfg.record - step % cfg.record, cfg.steps - step)
+        yield steps, stage
+        step += steps
+
+
+def table_rows(
+    observed: Observed, step: int, cfg: SimulationConfig, offsets: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Rows of `energies.csv`, one for each replica."""
+    rows = []
+    for replica in range(cfg.replicas):
+        terms = {name: float(value[replica]) + offsets.get(name, 0.0) for name, value in observed.terms.items()}
+        kinetic, potential = float(observed.kinetic[replica]), math.fsum(terms.values())
+        rows.append(
+            {
+                "step": step,
+                "time_ps": round(step * cfg.dynamics.timestep / 1000, 9),
+                **({"replica": replica} if cfg.replicas > 1 else {}),
+                "temperature_kelvin": float(observed.temperature[replica]),
+                "total_ev": potential + kinetic,
+                "kinetic_ev": kinetic,
+                "potential_ev": potential,
+                **{f"{name}_ev": value for name, value in terms.items()},
+            }
+        )
+    return rows
+
+
+def _speed(steps: int, begin: float, cfg: SimulationConfig) -> float | None:
+    seconds = time.perf_counter() - begin
+    return steps * cfg.replicas * cfg.dynamics.timestep * 1e-6 / seconds * 86400 if steps and seconds > 0 else None
+
+
+class Guard:
+    """Stops a run that left what its potential describes, and says where.
+
+    Args:
+      structure: for names, and for the lengths of bonds.
+      bonds: (b, 2) pairs of atoms that stay together.
+      cfg: the run.
+      freedom: degrees of freedom.
+    """
+
+    def __init__(self, structure: Structure, bonds: np.ndarray, cfg: SimulationConfig, freedom: int):
+        self.structure, self.bonds, self.cfg = structure, bonds, cfg
+        self.lengths = self._lengths(np.asarray(structure.xyz, np.float64))
+        scatter = 1 + _SIGMAS * math.sqrt(2 / max(freedom, 1))
+        self.hottest = None if cfg.dynamics.ensemble == "nve" else max(cfg.runaway, scatter) * cfg.dynamics.temperature
+
+    def _lengths(self, xyz: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(xyz[..., self.bonds[:, 0], :] - xyz[..., self.bonds[:, 1], :], axis=-1)
+
+    def __call__(self, observed: Observed, step: int) -> None:
+        """Looks at (r, ...) observations.
+
+        Raises:
+          RunawayError: naming atoms, step and remedy.
+        """
+        remedy = "the last good state is kept; a smaller --timestep, --minimise or --equilibration may help"
+        for replica, xyz in enumerate(observed.positions):
+            where = f"step {step}" + (f", replica {replica}" if self.cfg.replicas > 1 else "")
+            bad = ~np.isfinite(xyz).all(-1) | ~np.isfinite(observed.forces[replica]).all(-1)
+            if bad.any():
+                raise RunawayError(f"{where}: {self._names(np.flatnonzero(bad))} not finite; {remedy}")
+            ratio = self._lengths(xyz) / self.lengths
+            wrong = np.flatnonzero((ratio > _STRETCH) | (ratio < _SQUEEZE))
+            if len(wrong):
+                worst = wrong[np.argmax(np.abs(np.log(ratio[wrong])))]
+                pair = " - ".join(molecule.label(self.structure, atom) for atom in self.bonds[worst])
+                raise RunawayError(
+                    f"{where}: bond {pair} is {ratio[worst] * self.lengths[worst]:.2f} Å long, {ratio[worst]:.2f} "
+                    f"times its first length ({len(wrong)} such bonds); {remedy}"
+                )
+            if self.hottest is not None and observed.temperature[replica] > self.hottest:
+                forces = np.linalg.norm(observed.forces[replica], axis=-1)
+                raise RunawayError(
+                    f"{where}: {observed.temperature[replica]:.0f} K, set were {self.cfg.dynamics.temperature:g}; the "
+                    f"largest force, {forces.max():.1f} eV/Å, is on {self._names([int(forces.argmax())])}; {remedy}"
+                )
+
+    def _names(self, atoms: Any) -> str:
+        shown = ", ".join(molecule.label(self.structure, atom) for atom in atoms[:3])
+        return shown + (f" and {len(atoms) - 3} more" if len(atoms) > 3 else "")
+
+
+def _settings(cfg: SimulationConfig, z: np.ndarray, identity: str) -> str:
+    """What a run that goes on must share with its beginning; it may be longer."""
+    values = dataclasses.asdict(cfg)
+    for name in ("steps", "runaway"):
+        values.pop(name)
+    values |= {"atoms": hashlib.sha256(np.asarray(z, np.int32).tobytes()).hexdigest(), "potential": identity}
+    return json.dumps(values, sort_keys=True)
+
+
+def _save(path: Path, state: State, settings: str, files: Files, progress: Progress) -> None:
+    leaves = {f"leaf_{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, settings=settings, frames=files.frames, rows=files.rows, **progress._asdict(), **leaves)
+
+
+def _restored(path: Path, template: State, settings: str) -> tuple[State, tuple[int, int], Progress]:
+    """State, frames and rows of the files, and progress."""
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            found = {name: z[name] for name in z.files}
+        theirs, ours = json.loads(str(found["settings"])), json.loads(settings)
+        counts = int(found["frames"]), int(found["rows"])
+        progress = Progress(int(found["step"]), found["places"], int(found["count"]), float(found["heat"]))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no state to go on from; start without --resume") from error
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not the state of a run ({error}); start anew") from error
+    if theirs != ours:
+        differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+        raise InputError(f"{path}: of a run with another {', '.join(differing)}; start anew in another folder")
+    leaves, tree = jax.tree.flatten(template)
+    restored = [found.get(f"leaf_{i}") for i in range(len(leaves))]
+    if any(a is None or a.shape != np.shape(b) for a, b in zip(restored, leaves, strict=True)):
+        raise InputError(f"{path}: a state of another version or molecule; start anew")
+    values = [jax.numpy.asarray(a, b.dtype) for a, b in zip(restored, leaves, strict=True)]
+    return jax.tree.unflatten(tree, values), counts, progress

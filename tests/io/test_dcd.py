@@ -1,0 +1,65 @@
+"""Trajectories that grow."""
+
+import numpy as np
+import pytest
+
+from jaxprot.core.errors import InputError
+from jaxprot.io.dcd import DCDWriter
+
+FRAMES = np.random.default_rng(0).normal(size=(5, 7, 3)).astype(np.float32) * 20
+
+
+def written(path, frames=FRAMES):
+    with DCDWriter(path, 7, 2.0) as out:
+        for frame in frames:
+            out.write(frame)
+    return path
+
+
+def test_mdtraj_reads_every_frame_in_angstroms(tmp_path):
+    formats = pytest.importorskip("mdtraj.formats")
+    with formats.DCDTrajectoryFile(str(written(tmp_path / "a.dcd"))) as file:
+        xyz, lengths, _ = file.read()
+    np.testing.assert_array_equal(xyz, FRAMES)
+    assert len(xyz) == 5
+
+
+def test_mdanalysis_reads_places_and_times(tmp_path):
+    pytest.importorskip("MDAnalysis")
+    from MDAnalysis.lib.formats.libdcd import DCDFile
+
+    with DCDFile(str(written(tmp_path / "a.dcd"))) as file:
+        assert len(file) == 5
+        np.testing.assert_array_equal(file.readframes().xyz, FRAMES)
+        assert file.header["nsavc"] * file.header["delta"] * 48.88821290839617 == pytest.approx(2.0, rel=1e-6)
+
+
+def test_a_run_that_goes_on_writes_the_same_file(tmp_path):
+    path = written(tmp_path / "a.dcd", FRAMES[:4])
+    with open(path, "ab") as file:
+        file.write(b"half of a frame")
+    with DCDWriter(path, 7, frames=2) as out:
+        for frame in FRAMES[2:]:
+            out.write(frame)
+    assert path.read_bytes() == written(tmp_path / "b.dcd").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "atoms", "frames", "message"),
+    [(None, 7, 6, "5 frames of 7 atoms; the run recorded 6"), (None, 8, 1, "atoms"), (b"x" * 500, 7, 1, "not a traj")],
+)
+def test_other_files_are_not_gone_on_with(tmp_path, content, atoms, frames, message):
+    path = written(tmp_path / "a.dcd")
+    if content is not None:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=message):
+        DCDWriter(path, atoms, frames=frames)
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match="cannot be continued"):
+        DCDWriter(tmp_path / "none.dcd", 7, frames=0)
+
+
+def test_a_frame_of_other_atoms(tmp_path):
+    with DCDWriter(tmp_path / "a.dcd", 7) as out, pytest.raises(ValueError, match="7 atoms"):
+        out.write(np.zeros((6, 3)))

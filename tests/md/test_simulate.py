@@ -1,0 +1,258 @@
+"""Ensembles, runs, restarts and what stops a run, on molecules of springs."""
+
+import csv
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprot.core.errors import InputError
+from jaxprot.core.units import BOLTZMANN_EV, KCAL_MOL
+from jaxprot.io.structures import read_structure
+from jaxprot.md import integrators, molecule, simulate
+from jaxprot.md.integrators import Dynamics, Integrator, Restraint
+from jaxprot.md.simulate import RunawayError, SimulationConfig
+
+METHANOL = """\
+ATOM      1  C   MOH A   1       0.000   0.000   0.000  1.00  0.00           C
+ATOM      2  O   MOH A   1       1.430   0.000   0.000  1.00  0.00           O
+ATOM      3  H1  MOH A   1      -0.360   1.030   0.000  1.00  0.00           H
+ATOM      4  H2  MOH A   1      -0.360  -0.515   0.892  1.00  0.00           H
+ATOM      5  H3  MOH A   1      -0.360  -0.515  -0.892  1.00  0.00           H
+ATOM      6  HO  MOH A   1       1.750   0.910   0.000  1.00  0.00           H
+END
+"""
+Z = np.array([6, 8, 1, 1, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def structure(tmp_path_factory):
+    path = tmp_path_factory.mktemp("md") / "moh.pdb"
+    path.write_text(METHANOL)
+    return read_structure(path)
+
+
+def springs(structure, k=15.0):
+    """All distances as springs: (field, leaves)."""
+    rest = np.asarray(structure.xyz, np.float64)
+    i, j = np.triu_indices(len(rest), 1)
+    lengths = np.linalg.norm(rest[i] - rest[j], axis=-1)
+
+    def energy(leaves, xyz):
+        length = jnp.sqrt(jnp.sum((xyz[i] - xyz[j]) ** 2, -1))
+        return 0.5 * jnp.sum(leaves * (length - lengths) ** 2)
+
+    def field(leaves, xyz):
+        value, slope = jax.value_and_grad(energy, 1)(leaves, xyz)
+        return {"springs": value}, -slope
+
+    return field, jnp.full(len(lengths), k)
+
+
+def run(structure, dynamics, steps, field=None, replicas=None, every=None):
+    """Observations of each stretch of `every` steps."""
+    field, leaves = field or springs(structure)
+    with integrators.wide():
+        made = Integrator(field, molecule.masses(Z), dynamics, replicas)
+        state, out = made.start(structure.xyz, jax.random.PRNGKey(0)), []
+        state, _ = made.run(state, leaves, 0)
+        for _ in range(steps // (every or steps)):
+            state, seen = made.run(state, leaves, every or steps)
+            out.append(jax.tree.map(np.asarray, seen))
+    return out
+
+
+def test_masses_bonds_and_names(structure):
+    np.testing.assert_allclose(molecule.masses(Z), [12.011, 15.999, 1.008, 1.008, 1.008, 1.008], atol=1e-3)
+    bonds = molecule.bonds(Z, structure.xyz).tolist()
+    assert bonds == [[0, 1], [0, 2], [0, 3], [0, 4], [1, 5]]
+    assert molecule.label(structure, 5) == "A MOH 1 HO"
+
+
+def test_energy_is_kept_and_nothing_drifts_away(structure):
+    seen = run(structure, Dynamics(ensemble="nve", timestep=0.25), 4000, every=200)
+    total = np.array([one.terms["springs"] + one.kinetic for one in seen])
+    assert seen[0].positions.dtype == np.float64
+    assert np.ptp(total) < 1e-3 and abs(total[-10:].mean() - total[:10].mean()) < 1.5e-4
+    centre = [molecule.masses(Z) @ one.positions / molecule.masses(Z).sum() for one in seen]
+    assert np.ptp(centre, 0).max() < 1e-9
+    halved = run(structure, Dynamics(ensemble="nve", timestep=0.125), 4000, every=200)
+    other = np.array([one.terms["springs"] + one.kinetic for one in halved])
+    assert np.ptp(other) < 0.4 * np.ptp(total)  # second order
+
+
+@pytest.mark.parametrize(
+    "dynamics", [Dynamics(friction=20.0, timestep=0.5), Dynamics(ensemble="nose-hoover", relaxation=20, timestep=0.5)],
+    ids=["langevin", "nose-hoover"],
+)  # fmt: skip
+def test_temperature_is_the_one_set(structure, dynamics):
+    replicas = 64
+    seen = run(structure, dynamics, 6000, replicas=replicas, every=200)[5:]
+    mean = np.mean([one.temperature for one in seen])
+    assert abs(mean - 300) < 12
+    if dynamics.ensemble == "langevin":  # equipartition: springs hold half of what motion does, less rotations' share
+        springs_energy = np.mean([one.terms["springs"] for one in seen])
+        assert springs_energy == pytest.approx(12 / 2 * BOLTZMANN_EV * 300, rel=0.08)
+
+
+def test_restraints_hold_and_count_as_energy(structure):
+    field, leaves = springs(structure)
+    with integrators.wide():
+        made = Integrator(field, molecule.masses(Z), Dynamics(), None)
+        hold = Restraint(np.full(6, 0.5), np.asarray(structure.xyz, np.float64) + 0.1)
+        _, seen = made.run(made.start(structure.xyz, jax.random.PRNGKey(0)), leaves, 0, hold)
+        assert float(seen.terms["restraint"]) == pytest.approx(0.5 * 0.5 * 6 * 3 * 0.01, rel=1e-6)
+        pull = np.asarray(seen.forces) - np.asarray(field(leaves, jnp.asarray(structure.xyz, jnp.float64))[1])
+        np.testing.assert_allclose(pull, 0.05, atol=1e-6)
+
+
+def test_minimum_is_found(structure):
+    field, leaves = springs(structure)
+    off = structure.xyz + 0.1 * np.random.default_rng(0).normal(size=structure.xyz.shape)
+    with integrators.wide():
+        found, told = integrators.minimise(field, leaves, off, tolerance=1e-3)
+        few = integrators.minimise(field, leaves, off, most=3)[1]
+    i, j = np.triu_indices(6, 1)
+    lengths = [np.linalg.norm(np.asarray(x)[i] - np.asarray(x)[j], axis=-1) for x in (found, structure.xyz)]
+    np.testing.assert_allclose(*lengths, atol=1e-4)
+    assert told["largest_force"] <= 1e-3 and told["energy_after"] < 1e-6 < told["energy_before"]
+    assert few["steps"] == 3 and few["largest_force"] > 1e-3
+
+
+CONFIG = SimulationConfig(
+    dynamics=Dynamics(timestep=0.5), steps=45, record=10, equilibration=15, stages=(5.0, 1.0), seed=3
+)
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*")) if p.is_file()}
+
+
+def test_a_run_and_its_files(structure, tmp_path):
+    pytest.importorskip("mdtraj")
+    from jaxprot.io.trajectories import read_trajectory
+
+    field, leaves = springs(structure)
+    rows = []
+    out = simulate.simulate(
+        field, leaves, structure, Z, CONFIG, tmp_path, offsets={"springs": -100.0}, report=rows.append
+    )
+    assert (out.step, out.frames) == (45, 6) and out.positions.shape == (1, 6, 3)
+    with open(tmp_path / "energies.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in table] == [-30, -20, -15, -5, 0, 10, 20, 30, 40, 45]
+    assert float(table[-1]["time_ps"]) == 0.0225 and len(rows) == 10
+    assert float(table[0]["springs_ev"]) == pytest.approx(-100, abs=1e-6)
+    for row in table:
+        parts = float(row["springs_ev"]) + float(row["restraint_ev"])
+        assert float(row["potential_ev"]) == pytest.approx(parts, abs=1e-9)
+    assert float(table[1]["restraint_ev"]) > 0 == float(table[-1]["restraint_ev"])
+    trajectory = read_trajectory(tmp_path / "trajectory.dcd", tmp_path / "topology.pdb")
+    assert trajectory.frames.shape == (6, 6, 3)
+    np.testing.assert_allclose(trajectory.frames[-1], out.positions[0], atol=1e-4)
+    np.testing.assert_allclose(read_structure(tmp_path / "final.pdb").xyz, out.positions[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(structure, tmp_path, replicas):
+    field, leaves = springs(structure)
+    cfg = dataclasses.replace(CONFIG, replicas=replicas)
+    simulate.simulate(field, leaves, structure, Z, cfg, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    for row in (3, 7):  # in the equilibration and in production, after more was written than the state knows of
+        seen = []
+
+        def report(values, row=row, seen=seen):
+            seen.append(values)
+            if len(seen) > row:
+                raise Killed
+
+        folder = tmp_path / f"killed{row}"
+        with pytest.raises(Killed):
+            simulate.simulate(field, leaves, structure, Z, cfg, folder, report=report)
+        with open(folder / "energies.csv", "a") as file:
+            file.write("45,0.1,half a ro")
+        with open(next(folder.glob("trajectory*.dcd")), "ab") as file:
+            file.write(b"half a frame")
+        simulate.simulate(field, leaves, structure, Z, cfg, folder, resume=True)
+        assert files(folder) == files(tmp_path / "whole")
+    done = simulate.simulate(field, leaves, structure, Z, cfg, folder, resume=True)
+    assert done.step == 45 and files(folder) == files(tmp_path / "whole")
+    longer = simulate.simulate(field, leaves, structure, Z, dataclasses.replace(cfg, steps=60), folder, resume=True)
+    assert longer.step == 60 and longer.frames == 8
+
+
+def test_only_the_same_run_goes_on(structure, tmp_path):
+    field, leaves = springs(structure)
+    with pytest.raises(InputError, match="no state to go on from"):
+        simulate.simulate(field, leaves, structure, Z, CONFIG, tmp_path, resume=True)
+    cfg = dataclasses.replace(CONFIG, steps=10, equilibration=0)
+    simulate.simulate(field, leaves, structure, Z, cfg, tmp_path, identity="a")
+    with pytest.raises(InputError, match="another potential, seed"):
+        simulate.simulate(
+            field, leaves, structure, Z, dataclasses.replace(cfg, seed=4), tmp_path, identity="b", resume=True
+        )
+    (tmp_path / simulate.STATE).write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="not the state of a run"):
+        simulate.simulate(field, leaves, structure, Z, cfg, tmp_path, identity="a", resume=True)
+
+
+def test_a_broken_bond_stops_the_run_and_the_last_good_state_stays(structure, tmp_path):
+    field, leaves = springs(structure)
+
+    def torn(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        return terms, forces.at[5].add(jnp.array([4.0, 0, 0]))  # pulls the hydroxyl hydrogen away
+
+    cfg = dataclasses.replace(CONFIG, steps=400, equilibration=0, runaway=1e6)
+    with pytest.raises(RunawayError, match="bond A MOH 1 O - A MOH 1 HO is .* Å long"):
+        simulate.simulate(torn, leaves * 0.05, structure, Z, cfg, tmp_path)
+    with np.load(tmp_path / simulate.STATE) as state:
+        assert 0 <= state["step"] < 400
+        assert len((tmp_path / "energies.csv").read_text().splitlines()) == state["rows"] + 1
+
+
+def test_heat_and_numbers_that_are_none_stop_the_run(structure, tmp_path):
+    field, leaves = springs(structure)
+
+    def heated(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        return terms, forces * 1.0 + 30 * jnp.sign(jnp.sin(1e4 * xyz))
+
+    cfg = dataclasses.replace(CONFIG, steps=2000, equilibration=0)
+    with pytest.raises(RunawayError, match="K, set were 300|times its first length"):
+        simulate.simulate(heated, leaves, structure, Z, cfg, tmp_path / "a")
+
+    def broken(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        return terms, forces.at[2].set(jnp.nan)
+
+    with pytest.raises(RunawayError, match="step 0: A MOH 1 H1 not finite"):
+        simulate.simulate(broken, leaves, structure, Z, cfg, tmp_path / "b")
+
+
+def test_springs_of_equilibration_are_those_of_the_stages(structure, tmp_path):
+    field, leaves = springs(structure)
+    cfg = dataclasses.replace(CONFIG, steps=0, equilibration=200, record=200, stages=(50.0, 1e-6))
+    simulate.simulate(field, leaves, structure, Z, cfg, tmp_path)
+    with open(tmp_path / "energies.csv") as file:
+        table = list(csv.DictReader(file))
+    strong, weak = float(table[1]["restraint_ev"]), float(table[2]["restraint_ev"])
+    assert strong > 1e-3 * KCAL_MOL and weak < 1e-4 * strong
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": -1}, {"record": 0}, {"replicas": 0}, {"runaway": 1.0}], ids=lambda w: next(iter(w))
+)
+def test_numbers_that_make_no_sense(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SimulationConfig(**wrong)
+    with pytest.raises(ValueError, match="ensemble"):
+        Dynamics(ensemble="npt")
+    with pytest.raises(ValueError, match="above 0"):
+        Dynamics(timestep=0.0)
