@@ -1,0 +1,290 @@
+"""Energies and forces of proteins: a network on overlapping units, a force field between them, and a solvent.
+
+AI2BMD: T. Wang et al., Nature 635:1019 (2024), doi 10.1038/s41586-024-08127-z. Any molecule can also go through the
+network as a whole (`mode="whole"`), as in the ViSNet paper (Y. Wang et al. 2024, doi 10.1038/s41467-023-43720-2).
+
+Positions may be float64; the network is float32. Units are moved to their first atom before they are rounded, so that
+a place far from the origin costs no digits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxprot.ai2bmd import caps as capping
+from jaxprot.ai2bmd import nonbonded, solvent
+from jaxprot.ai2bmd.caps import Caps, Relax
+from jaxprot.ai2bmd.fragment import Fragmentation, fragment
+from jaxprot.core import residues
+from jaxprot.core.errors import InputError
+from jaxprot.core.structure import Structure
+from jaxprot.visnet.config import ViSNetConfig
+from jaxprot.visnet.model import ViSNet
+from jaxprot.visnet.neighbours import Molecules, degrees, table
+
+Mode = Literal["fragment", "whole"]
+SolventModel = Literal["none", "gb"]
+
+PAIRS = 1 << 15
+"""Pairs of atoms that go through the network at once; bounds the memory, whatever the size of the protein."""
+
+_DENSE = 64  # atoms of a whole molecule up to which every pair is looked at
+_SPARE = 1.3  # times the neighbours at the start: slots of the table of a whole molecule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PotentialConfig:
+    """What a potential is made of.
+
+    Attributes:
+      mode: `fragment` for capped proteins; `whole` sends all atoms through the network, and nothing else is added.
+      caps: whether forces take into account that cap hydrogens move with the protein (`consistent`), or leave out the
+        forces on them as published (`compat`; energy is then not conserved).
+      relax: how caps are relaxed, see `caps.relax`.
+      solvent: `gb`, generalised Born (OBC2) with the force field's charges, or `none` for vacuum.
+      multiple: units are padded to multiples of this many atoms.
+      pairs: pairs of atoms that go through the network at once.
+    """
+
+    mode: Mode = "fragment"
+    caps: Caps = "consistent"
+    relax: Relax = "published"
+    solvent: SolventModel = "none"
+    multiple: int = 4
+    pairs: int = PAIRS
+
+    def __post_init__(self):
+        choices = {
+            "mode": ("fragment", "whole"),
+            "caps": ("consistent", "compat"),
+            "relax": ("published", "none", "minimise"),
+            "solvent": ("none", "gb"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.multiple < 1 or self.pairs < 1:
+            raise ValueError(f"multiple and pairs must be at least 1, got {self.multiple} and {self.pairs}")
+        if self.mode == "whole" and self.solvent != "none":
+            raise ValueError("a solvent needs mode='fragment', whose force field has the charges")
+
+
+class Leaves(NamedTuple):
+    """Arrays that a potential's functions take as an argument."""
+
+    network: Any
+    tables: Any
+    nonbonded: Any
+    solvent: Any
+
+
+class Potential:
+    """The potential of one molecule.
+
+    Args:
+      network: the trained network.
+      structure: a protein with all hydrogens, capped by ACE and NME (`jaxprot ai2bmd prepare` makes one); for
+        `mode="whole"` any molecule.
+      cfg: what it is made of.
+
+    Attributes:
+      z: (N,) atomic numbers.
+      fragmentation: None for a whole molecule.
+      references: eV of free elements, by name of the term they belong to; no force has them.
+
+    Raises:
+      InputError: the structure cannot be fragmented (says where and what to do), or has elements that the network does
+        not know.
+    """
+
+    def __init__(self, network: ViSNet, structure: Structure, cfg: PotentialConfig | None = None):
+        self.cfg = cfg or PotentialConfig()
+        self.structure = structure
+        self.fragmentation: Fragmentation | None = None
+        graphdef, network_leaves = nnx.split(network)
+        self.network: ViSNetConfig = network.cfg
+
+        def apply(leaves: Any, molecules: Molecules) -> Array:
+            return nnx.merge(graphdef, leaves)(molecules)
+
+        self._apply = apply
+        if self.cfg.mode == "fragment":
+            made = self.fragmentation = fragment(structure)
+            self.z = made.z
+            tables: Any = capping.tables(made, multiple=self.cfg.multiple)
+            between: Any = nonbonded.parameters(made)
+            around: Any = solvent.parameters(made) if self.cfg.solvent == "gb" else None
+            signed, units = (made.row_z, made.row_sign), int(made.unit_sign.sum())
+        else:
+            self.z = residues.atomic_numbers(structure.element)
+            unknown = np.flatnonzero(self.z == 0)
+            if len(unknown) or not len(self.z):
+                what = f"atom {int(structure.serial[unknown[0]])} has no known element" if len(unknown) else "no atoms"
+                raise InputError(f"{structure.name}: {what}")
+            tables, between, around = self._slots(), None, None
+            signed, units = (self.z, np.ones(len(self.z))), 1
+        if int(self.z.max()) >= network.cfg.max_z:
+            raise InputError(f"{structure.name}: element {int(self.z.max())}; the network knows those below "
+                             f"{network.cfg.max_z}")  # fmt: skip
+        self.references = {"bonded": _references(network, *signed, units)}
+        self._leaves = Leaves(network_leaves, tables, between, around)
+
+    def _slots(self) -> Any:
+        """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
+        if len(self.z) <= _DENSE:
+            return None
+        most = int(np.max(degrees(jnp.asarray(self.z)[None], jnp.asarray(self.structure.xyz)[None],
+                                  self.network.cutoff)))  # fmt: skip
+        slots = min(len(self.z), -(-int(_SPARE * most) // 8) * 8)
+        return np.zeros(slots, np.int8)  # an array of as many places, so that the number is static where it is used
+
+    def pure(self) -> tuple[Callable[[Leaves, Float[Array, "n 3"]], Float[Array, ""]], Leaves]:
+        """(energy, leaves) of plain JAX: energy(leaves, positions in Å) in eV without the elements' references.
+
+        With `caps="compat"` its gradient is the published force, which is not that of the energy.
+        """
+        return self.energy, self._leaves
+
+    def energy(self, leaves: Leaves, xyz: Float[Array, "n 3"]) -> Float[Array, ""]:
+        """Sum of the terms in eV, without references."""
+        total: Any = 0.0
+        for term in self._terms().values():
+            total += term(leaves, xyz)
+        return total
+
+    def field(self, leaves: Leaves, xyz: Float[Array, "n 3"]) -> tuple[dict[str, Array], Float[Array, "n 3"]]:
+        """Terms of the energy in eV by name (without references), and the forces in eV/Å; what `jaxprot.md` takes."""
+        energies, forces = self.terms(leaves, xyz)
+        return energies, functools.reduce(jnp.add, forces.values())
+
+    def terms(self, leaves: Leaves, xyz: Float[Array, "n 3"]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Energies (eV) and forces (eV/Å) of each term: `bonded`, `nonbonded` and `solvent`, as far as there are."""
+        energies, forces = {}, {}
+        for name, term in self._terms().items():
+            value, slope = jax.value_and_grad(term, 1)(leaves, xyz)
+            energies[name], forces[name] = value, -slope
+        return energies, forces
+
+    def _terms(self) -> dict[str, Callable[[Leaves, Array], Array]]:
+        out: dict[str, Callable[[Leaves, Array], Array]] = {"bonded": self._bonded}
+        if self.cfg.mode == "fragment":
+            out["nonbonded"] = lambda leaves, xyz: nonbonded.energy(xyz, leaves.nonbonded)
+        if self.cfg.solvent == "gb":
+            out["solvent"] = lambda leaves, xyz: solvent.energy(xyz, leaves.solvent)
+        return out
+
+    def _bonded(self, leaves: Leaves, xyz: Array) -> Array:
+        if self.cfg.mode == "whole":
+            return self._whole(leaves, xyz)
+
+        def energy(z: Array, positions: Array, mask: Array) -> Array:
+            return self._units(leaves.network, jnp.asarray(z), positions)
+
+        return capping.bonded_energy(xyz, leaves.tables, energy, caps=self.cfg.caps, relax=self.cfg.relax)
+
+    def _units(self, network: Any, z: Array, positions: Array) -> Array:
+        """Energies (units,) of padded units (units, a, 3), some at a time; derivatives are by positions alone."""
+        cfg, (count, atoms) = self.cfg, z.shape
+
+        def both(positions: Array) -> tuple[Array, Array]:
+            near = (positions - positions[:, :1]).astype(jnp.float32)
+            size = max(1, cfg.pairs // atoms**2)
+            if count <= size:
+                return self._energies_and_forces(network, z, near)
+            parts = -(-count // size)
+            size = -(-count // parts)
+            rows = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
+            found = jax.lax.map(lambda row: self._energies_and_forces(network, z[row], near[row]), jnp.asarray(rows))
+            return tuple(leaf.reshape(parts * size, *leaf.shape[2:])[:count] for leaf in found)  # type: ignore[return-value]
+
+        # One visit gives energies and forces; the rule hands the forces to whoever differentiates, so that nothing of
+        # the network is stored. Weights are closed over: asking for a derivative by them is refused, not answered by 0.
+        @jax.custom_jvp
+        def energies(positions: Array) -> Array:
+            return both(positions)[0]
+
+        @energies.defjvp
+        def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+            value, forces = both(*primals)
+            change = -jnp.sum(forces.astype(tangents[0].dtype) * tangents[0], (1, 2))
+            return value, change.astype(value.dtype)
+
+        return energies(positions)
+
+    def _energies_and_forces(self, network: Any, z: Array, positions: Array) -> tuple[Array, Array]:
+        def total(positions: Array) -> tuple[Array, Array]:
+            out = self._apply(network, Molecules(z, positions))
+            return jnp.sum(out), out
+
+        slope, value = jax.grad(total, has_aux=True)(positions)
+        return value, -slope
+
+    def _whole(self, leaves: Leaves, xyz: Array) -> Array:
+        near = (xyz - jax.lax.stop_gradient(jnp.mean(xyz, 0))[None]).astype(jnp.float32)[None]
+        z = jnp.asarray(self.z, jnp.int32)[None]
+        if leaves.tables is None:
+            return self._apply(leaves.network, Molecules(z, near))[0]
+        slots, held = len(leaves.tables), jax.lax.stop_gradient(near)
+        index = table(z, held, self.network.cutoff, slots)
+        # A neighbour that found no slot would be lost without a word: the energy says so instead.
+        full = jnp.max(degrees(z, held, self.network.cutoff)) > slots
+        return jnp.where(full, jnp.nan, self._apply(leaves.network, Molecules(z, near, index))[0])
+
+    @functools.cached_property
+    def _jitted(self) -> Any:
+        return jax.jit(self.terms)
+
+    def evaluate(self, xyz: np.ndarray | None = None) -> Evaluation:
+        """Energies with references, and forces.
+
+        Args:
+          xyz: (N, 3) Å; the structure's if None. Taken in float64.
+
+        Raises:
+          InputError: another number of atoms, or positions that are not finite.
+        """
+        at = np.asarray(self.structure.xyz if xyz is None else xyz, np.float64)
+        if at.shape != (len(self.z), 3):
+            raise InputError(f"{self.structure.name}: positions {at.shape}, expected ({len(self.z)}, 3)")
+        if not np.isfinite(at).all():
+            atom = int(np.argwhere(~np.isfinite(at))[0][0])
+            raise InputError(f"{self.structure.name}: position of atom {atom + 1} is not finite")
+        with jax.enable_x64(True):
+            energies, forces = self._jitted(self._leaves, jnp.asarray(at))
+            energies = {name: float(value) + self.references.get(name, 0.0) for name, value in energies.items()}
+            return Evaluation(energies, {name: np.asarray(value) for name, value in forces.items()})
+
+
+class Evaluation(NamedTuple):
+    """Energies (eV, references included) and forces ((N, 3) eV/Å) by term."""
+
+    energies: dict[str, float]
+    forces: dict[str, np.ndarray]
+
+    @property
+    def energy(self) -> float:
+        """Total in eV."""
+        return float(sum(self.energies.values()))
+
+    @property
+    def total_forces(self) -> np.ndarray:
+        """(N, 3) eV/Å."""
+        return np.sum(list(self.forces.values()), axis=0)
+
+
+def _references(network: ViSNet, z: np.ndarray, sign: np.ndarray, molecules: int) -> float:
+    """eV in float64: of free elements, and the mean once per molecule."""
+    total = molecules * float(network.mean[0])
+    if network.cfg.prior:
+        table = np.asarray(network.reference[...], np.float64)
+        total += float((sign * table[z]).sum())
+    return total
