@@ -166,7 +166,8 @@ def relax(
     `published`: L-BFGS of PyTorch (rate 0.1, at most 10 iterations, tolerances 0.1 and 0.01, no line search) on all
     caps of the protein at once. With more than a few caps its first step, 0.1 Å shared out along the gradient, is also
     its last, as no component moves 0.01 Å: from 16 caps on that step is all that is done (`one_step` tells whether the
-    optimiser would have stopped there too), with fewer all iterations are. `minimise`: to the minimum, by Newton's
+    optimiser would have stopped there too), with fewer all iterations are. That length is a sum over axes, so energies
+    depend a little on how the protein is turned. `minimise`: to the minimum, by Newton's
     method; first derivatives by the implicit function theorem. `none`: as placed.
 
     Args:

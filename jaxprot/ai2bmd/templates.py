@@ -32,6 +32,7 @@ EXPLICIT = {
 
 _FAMILY = {form: family for family, forms in VARIANTS.items() for form in forms}
 _FAMILY |= {name: _FAMILY[form] for name, form in EXPLICIT.items()}
+_FAMILY |= {family: family for family in VARIANTS}
 _FAMILY |= {"LYP": "LYS", "HISH": "HIS", "HISA": "HIS", "HISB": "HIS", "NMA": "NME", "CYSH": "CYS"}
 
 # Heavy atoms under other names, and what may stand before the numbers of equivalent hydrogens.
