@@ -203,7 +203,7 @@ def _residue(structure, row):
     template = templates.residues()[variant]
     rows = start + np.array([found[name] for name in template.atoms])
     element = residues.atomic_numbers(structure.element[rows])
-    for i in np.flatnonzero((element != template.z) & (structure.element[rows] != "")):
+    for i in np.flatnonzero((element != template.z) & (element != 0)):  # 0: the file does not say
         problems.append(
             f"{where} atom {structure.atom_name[rows[i]]}: element {structure.element[rows[i]]} in the file, but the "
             f"name stands for {residues.ELEMENTS[template.z[i]]}; correct columns 77-78 (type_symbol in mmCIF)"

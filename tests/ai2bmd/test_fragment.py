@@ -322,6 +322,11 @@ def test_refused_before_anything_is_computed(chignolin, edit, change, message):
     assert str(caught.value).startswith(("chignolin: ", "joined: ")) and isinstance(caught.value, InputError)
 
 
+def test_a_file_without_elements_is_fine(chignolin):
+    bare = dataclasses.replace(chignolin, element=np.full(chignolin.n_atoms, "X", "U2"))
+    np.testing.assert_array_equal(fragment(bare).z, fragment(chignolin).z)
+
+
 def test_all_problems_are_told_at_once(chignolin, edit):
     with pytest.raises(InputError) as caught:
         fragment(missing_hydrogen(missing_atom(chignolin, edit), edit))
