@@ -155,9 +155,9 @@ class Layer(nnx.Module):
         self.s, self.o = _linear(h, 2 * h, rngs), _linear(h, 3 * h, rngs)
         if not last:
             self.f = _linear(h, h if cfg.vertex is None else 2 * h, rngs)
-            self.w_source, self.w_target = (_linear(h, h, rngs, bias=False) for _ in range(2))
+            self.w_src, self.w_trg = (_linear(h, h, rngs, bias=False) for _ in range(2))
             if cfg.vertex == "edge":
-                self.t_source, self.t_target = (_linear(h, h, rngs, bias=False) for _ in range(2))
+                self.t_src, self.t_trg = (_linear(h, h, rngs, bias=False) for _ in range(2))
 
     def __call__(self, x: Array, vec: Array | None, f: Array, where: Pairs, sphere: Array, cutoff: Array):
         """Scalars (b, n, h), vectors (b, n, s, h) and pairs (b, i, j, h) after the layer."""
@@ -194,7 +194,7 @@ class Layer(nnx.Module):
         The published projection is on all components at once. With |sphere|**2 = 2 for orders 1 and 2 it takes away
         twice what it should, and the two mistakes cancel in the product: it is that of the whole vectors.
         """
-        layers = [self.w_target, self.w_source] + ([] if self.cfg.vertex is None else [self.t_target, self.t_source])
+        layers = [self.w_trg, self.w_src] + ([] if self.cfg.vertex is None else [self.t_trg, self.t_src])
         projected = jnp.split(_apply(layers, vec), len(layers), -1)
         a, b = projected[:2]
         out = exchange.product(a, b, where.table)
@@ -258,7 +258,7 @@ class Radial(nnx.Module):
 class ViSNet(nnx.Module):
     """The network; a call gives energies of interaction in eV.
 
-    What atoms have by themselves (`reference`, and `mean` once per molecule) is left out: it may be 1e5 eV, of which
+    What atoms have by themselves (`atomref`, and `mean` once per molecule) is left out: it may be 1e5 eV, of which
     float32 keeps two digits. `jaxprot.visnet.predict.references` gives it in float64.
 
     Args:
@@ -278,7 +278,7 @@ class ViSNet(nnx.Module):
         self.head = nnx.List([Gated(cfg.hidden, cfg.hidden // 2, rngs=rngs), Gated(cfg.hidden // 2, 1, rngs=rngs)])
         self.mean, self.std = Fixed(jnp.zeros(1)), Fixed(jnp.ones(1))  # of a molecule, and of an atom's output
         if cfg.prior:
-            self.reference = Fixed(jnp.zeros(cfg.max_z))
+            self.atomref = Fixed(jnp.zeros(cfg.max_z))
 
     def __call__(self, molecules: Molecules) -> Float[Array, "b"]:
         return self._run(molecules, None)

@@ -20,71 +20,51 @@ from jaxprot.visnet.model import ViSNet
 from jaxprot.weights import inspect, module, portable, torch_file
 from jaxprot.weights.convert import Rule, fill
 
-_SIDES = (("weight", "kernel", "T"), ("bias", "bias", None))
 _PREFIX = r"(?:model\.)?"
 _BODY = "representation_model"
-_HEAD = "output_model.output_network"
-_LAYER = {"vec": "vec", "q": "q", "k": "k", "v": "v", "dk": "dk", "dv": "dv", "s": "s", "o": "o", "f": "f"} | {
-    "w_src": "w_source",
-    "w_trg": "w_target",
-    "t_src": "t_source",
-    "t_trg": "t_target",
-}
-
-
-def _pairs() -> list[tuple[str, str, str]]:
-    """(their name without end, ours, kind) for every tensor, `#` for the number of a layer or block."""
-    out = [
-        (f"{_BODY}.neighbor_embedding.distance_proj", "neighbour.distance", "linear"),
-        (f"{_BODY}.neighbor_embedding.combine", "neighbour.combine", "linear"),
-        (f"{_BODY}.edge_embedding.edge_proj", "edge", "linear"),
-        (f"{_BODY}.vis_mp_layers.#.layernorm", "layers.#.norm", "norm"),
-        (f"{_BODY}.out_norm", "out_norm", "norm"),
-        (f"{_BODY}.embedding.weight", "embedding", "array"),
-        (f"{_BODY}.neighbor_embedding.embedding.weight", "neighbour.embedding", "array"),
-        (f"{_BODY}.vis_mp_layers.#.vec_layernorm.weight", "layers.#.vec_norm.scale", "array"),
-        (f"{_BODY}.vec_out_norm.weight", "vec_out_norm.scale", "array"),
-        ("prior_model.atomref.weight", "reference", "column"),
-        ("mean", "mean", "number"),
-        ("std", "std", "number"),
-    ]
-    out += [(f"{_BODY}.distance_expansion.{n}", f"radial.{n}", "array") for n in ("means", "betas", "offset")]
-    out += [(f"{_BODY}.distance_expansion.coeff", "radial.coeff", "number")]
-    out += [(f"{_BODY}.vis_mp_layers.#.{a}_proj", f"layers.#.{b}", "linear") for a, b in _LAYER.items()]
-    out += [(f"{_HEAD}.#.{n}_proj", f"head.#.{n}", "linear") for n in ("vec1", "vec2")]
-    out += [(f"{_HEAD}.#.update_net.{a}", f"head.#.update.{b}", "linear") for a, b in ((0, 0), (2, 1))]
-    return out
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """(n, 1) -> (n,)."""
-    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-
-
-def _number(array: np.ndarray) -> np.ndarray:
-    """() or (1,) -> (1,): files have both, and arrays that are read have an axis."""
-    return array.reshape(1) if array.size == 1 else array
-
-
-def _ends(theirs: str, ours: str, kind: str) -> list[tuple[str, str, Any]]:
-    if kind == "linear":
-        return [(f"{theirs}.{end}", f"{ours}.{name}", how) for end, name, how in _SIDES]
-    if kind == "norm":
-        return [(f"{theirs}.weight", f"{ours}.scale", None), (f"{theirs}.bias", f"{ours}.bias", None)]
-    return [(theirs, ours, {"array": None, "column": _flat, "number": _number}[kind])]
+    """One axis: energies of atoms are (n, 1) in files, and single numbers () or (1,)."""
+    return array.reshape(-1)
 
 
 def _rules() -> tuple[Rule, ...]:
-    out = []
-    for entry in _pairs():
-        for theirs, ours, how in _ends(*entry):
-            pattern = _PREFIX + theirs.replace(".", r"\.").replace("#", r"(\d+)")
-            out.append(Rule(pattern, ours.replace("#", r"\1"), how))
+    body, layer, head = (
+        _PREFIX + r"representation_model\.",
+        _PREFIX + r"representation_model\.vis_mp_layers\.(\d+)\.",
+        _PREFIX + r"output_model\.output_network\.(\d+)\.",
+    )
+    # Of the names in brackets a file has those of its variant.
+    out = [
+        Rule(_PREFIX + r"(?:prior_model\.)?(mean|std|atomref)(?:\.weight)?", r"\1", _flat),
+        Rule(body + r"distance_expansion\.(means|betas|offset|coeff)", r"radial.\1", _flat),
+        Rule(body + r"embedding\.weight", "embedding"),
+        Rule(body + r"neighbor_embedding\.embedding\.weight", "neighbour.embedding"),
+        Rule(layer + r"vec_layernorm\.weight", r"layers.\1.vec_norm.scale"),
+        Rule(body + r"vec_out_norm\.weight", "vec_out_norm.scale"),
+        Rule(layer + r"(vec|q|k|v|dk|dv|s|o|f|w_src|w_trg|t_src|t_trg)_proj\.weight", r"layers.\1.\2.kernel", "T"),
+        Rule(layer + r"(q|k|v|dk|dv|s|o|f)_proj\.bias", r"layers.\1.\2.bias"),
+        Rule(head + r"(vec1|vec2)_proj\.weight", r"head.\1.\2.kernel", "T"),
+    ]
+    out += [
+        Rule(layer + r"layernorm\.weight", r"layers.\1.norm.scale"),
+        Rule(layer + r"layernorm\.bias", r"layers.\1.norm.bias"),
+    ]
+    out += [Rule(body + r"out_norm\.weight", "out_norm.scale"), Rule(body + r"out_norm\.bias", "out_norm.bias")]
+    for end, name, how in (("weight", "kernel", "T"), ("bias", "bias", None)):
+        out += [
+            Rule(body + rf"neighbor_embedding\.distance_proj\.{end}", f"neighbour.distance.{name}", how),
+            Rule(body + rf"neighbor_embedding\.combine\.{end}", f"neighbour.combine.{name}", how),
+            Rule(body + rf"edge_embedding\.edge_proj\.{end}", f"edge.{name}", how),
+            Rule(head + rf"update_net\.0\.{end}", rf"head.\1.update.0.{name}", how),
+            Rule(head + rf"update_net\.2\.{end}", rf"head.\1.update.1.{name}", how),
+        ]
     return tuple(out)
 
 
 OFFICIAL = _rules()
-"""Of every variant; a file has those of its own."""
+"""Of every variant."""
 IGNORED = (_PREFIX + r"prior_model\.initial_atomref",)
 """What `prior_model.atomref.weight` is reset to."""
 
@@ -237,20 +217,24 @@ def export_official(
     if missing:
         raise CheckpointError(f"{len(missing)} tensors are missing ({', '.join(missing[:5])})")
     state: dict[str, np.ndarray] = collections.OrderedDict()
-    for entry in _pairs():
-        for number in range(cfg.layers) if "#" in entry[0] else (0,):
-            for theirs, ours, how in _ends(*entry):
-                ours = ours.replace("#", str(number))
-                if ours not in tensors:
-                    continue
-                value = np.asarray(tensors[ours], np.float32)
-                if how is _number:
-                    value = value.reshape(())
-                value = value.T if how == "T" else value[:, None] if how is _flat else value
-                state[theirs.replace("#", str(number))] = np.array(value, order="C")
+    for name in shapes(cfg):
+        value = np.asarray(tensors[name], np.float32)
+        if name in ("mean", "std", "radial.coeff"):
+            value = value.reshape(())
+        theirs = name if name in ("mean", "std") else _origin(name)
+        state[theirs] = np.array(value.T if name.endswith(".kernel") else value, order="C")
     if cfg.prior:
-        state["prior_model.initial_atomref"] = state["prior_model.atomref.weight"]
+        table = state.pop("prior_model.atomref.weight")[:, None]
+        state |= {"prior_model.initial_atomref": table, "prior_model.atomref.weight": table.copy()}
     if layout == "pyg":
         return torch_file.write_torch_file(state, path)
     renamed = collections.OrderedDict((f"model.{name}", value) for name, value in state.items())
     return torch_file.write_torch_file({"state_dict": renamed, "hyper_parameters": cfg.hyper_parameters()}, path)
+
+
+def _origin(name: str) -> str:
+    """The published name of one of ours."""
+    if name == "atomref":
+        return "prior_model.atomref.weight"
+    found = next(theirs for theirs in (rule.origin(name) for rule in OFFICIAL) if theirs)
+    return found.removeprefix("(?:model.)?")
