@@ -118,7 +118,7 @@ def test_references_are_those_of_the_elements(folder):
     np.testing.assert_allclose(task.references[[1, 6]], [-13, -58], atol=0.3)
     assert task.references[[0, 2, 7, 8]].tolist() == [0, 0, 0, 0]
     net = task.build(jax.random.key(0))
-    np.testing.assert_allclose(net.reference[...], task.references, rtol=1e-6)
+    np.testing.assert_allclose(net.atomref[...], task.references, rtol=1e-6)
     batch = task.load(8, np.arange(3))
     assert batch.z.shape == (3, 8) and np.abs(batch.energy).max() < 3
 
