@@ -293,17 +293,12 @@ def _assemble(structure, top, made):
         members = np.array([source for source in made.sources[u] if source < n])
         atom_units[members, filled[members]] = number
         filled[members] += 1
-    parent, removed, length = (np.array(column) for column in zip(*made.caps, strict=True)) if made.caps else (
-        np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    )  # fmt: skip
+    columns = np.array(made.caps).reshape(-1, 3)
+    parent, removed, length = columns[:, 0].astype(int), columns[:, 1].astype(int), columns[:, 2]
     sources = np.concatenate(made.sources).astype(np.int32)
     start = np.cumsum([0, *map(len, made.sources)])
-    row_z = np.concatenate(
-        [
-            np.array(_ACENME_Z) if name == ACENME else templates.units()[name].z
-            for name in made.names
-        ]
-    )  # fmt: skip
+    units = templates.units()
+    row_z = np.concatenate([_ACENME_Z if name == ACENME else units[name].z for name in made.names])
     return Fragmentation(
         name=structure.name,
         **atoms,

@@ -1,6 +1,7 @@
 """Cap hydrogens, the units' parameters, and energies and forces of the protein."""
 
 import itertools
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -318,3 +319,15 @@ def test_unknown_options(chignolin):
         caps.bonded_energy(xyz, tables, smooth_energy, relax="lbfgs")
     with pytest.raises(ValueError, match="take consistent or compat"):
         caps.bonded_energy(xyz, tables, smooth_energy, caps="dropped")
+
+
+def test_shipped_parameters_are_those_of_the_installed_force_field(root):
+    pytest.importorskip("openmm")
+    derived = runpy.run_path(str(root / "scripts" / "prepare_amber.py"))["derive"]()
+    with np.load(root / "jaxprot" / "ai2bmd" / "parameters.npz") as shipped:
+        assert set(shipped) == set(derived)
+        for key, values in derived.items():
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(shipped[key], values, rtol=1e-12)
+            else:
+                np.testing.assert_array_equal(shipped[key], values)
