@@ -37,7 +37,10 @@ SolventModel = Literal["none", "gb"]
 PAIRS = 1 << 15
 """Pairs of atoms that go through the network at once; bounds the memory, whatever the size of the protein."""
 
-_DENSE = 64  # atoms of a whole molecule up to which every pair is looked at
+SIZES = (12, 20, 28, 36, 44)
+"""Padded atoms of units: ACE-NMEs have 12, dipeptides 19 to 36, those of a disulfide 44."""
+
+_DENSE = 48  # atoms of a whole molecule up to which every pair is looked at
 _SPARE = 1.3  # times the neighbours at the start: slots of the table of a whole molecule
 
 
@@ -51,7 +54,7 @@ class PotentialConfig:
         forces on them as published (`compat`; energy is then not conserved).
       relax: how caps are relaxed, see `caps.relax`.
       solvent: `gb`, generalised Born (OBC2) with the force field's charges, or `none` for vacuum.
-      multiple: units are padded to multiples of this many atoms.
+      sizes: numbers of atoms that units are padded to, ascending; each that occurs is a program to compile.
       pairs: pairs of atoms that go through the network at once.
     """
 
@@ -59,7 +62,7 @@ class PotentialConfig:
     caps: Caps = "consistent"
     relax: Relax = "published"
     solvent: SolventModel = "none"
-    multiple: int = 4
+    sizes: tuple[int, ...] = SIZES
     pairs: int = PAIRS
 
     def __post_init__(self):
@@ -72,8 +75,8 @@ class PotentialConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.multiple < 1 or self.pairs < 1:
-            raise ValueError(f"multiple and pairs must be at least 1, got {self.multiple} and {self.pairs}")
+        if self.pairs < 1:
+            raise ValueError(f"pairs must be at least 1, got {self.pairs}")
         if self.mode == "whole" and self.solvent != "none":
             raise ValueError("a solvent needs mode='fragment', whose force field has the charges")
 
@@ -120,7 +123,7 @@ class Potential:
         if self.cfg.mode == "fragment":
             made = self.fragmentation = fragment(structure)
             self.z = made.z
-            tables: Any = capping.tables(made, multiple=self.cfg.multiple)
+            tables: Any = capping.tables(made, sizes=self.cfg.sizes)
             between: Any = nonbonded.parameters(made)
             around: Any = solvent.parameters(made) if self.cfg.solvent == "gb" else None
             signed, units = (made.row_z, made.row_sign), int(made.unit_sign.sum())
@@ -285,6 +288,6 @@ def _references(network: ViSNet, z: np.ndarray, sign: np.ndarray, molecules: int
     """eV in float64: of free elements, and the mean once per molecule."""
     total = molecules * float(network.mean[0])
     if network.cfg.prior:
-        table = np.asarray(network.reference[...], np.float64)
+        table = np.asarray(network.atomref[...], np.float64)
         total += float((sign * table[z]).sum())
     return total

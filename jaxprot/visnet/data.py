@@ -267,7 +267,7 @@ class EnergyForceTask:
         net = ViSNet(self.model, rngs=nnx.Rngs(key))
         net.std[...] = jnp.full(1, self.scale, jnp.float32)
         if self.model.prior:
-            net.reference[...] = jnp.asarray(self.references, jnp.float32)
+            net.atomref[...] = jnp.asarray(self.references, jnp.float32)
         return net
 
     def batches(self, step: int, seed: int) -> Batch:

@@ -1,0 +1,35 @@
+"""The shipped potential: a small ViSNet on capped amino acids, continuous at its cutoff.
+
+`JAXPROT_UNITS` names a folder of labelled units (`Z`, `R`, `E`, `F`; see `jaxprot.visnet.data.read_snapshots`);
+`scripts/prepare_units.py` makes more.
+"""
+
+import os
+
+from jaxprot.train.task import OptimConfig, TrainConfig
+from jaxprot.visnet.config import ViSNetConfig
+from jaxprot.visnet.data import EnergyForceTask
+
+DATA = os.environ.get("JAXPROT_UNITS", "data/units")
+
+
+def config() -> TrainConfig:
+    """Lengths of differences rather than squares: strained conformations have forces of 40 eV/Å."""
+    return TrainConfig(
+        task=EnergyForceTask(
+            data=(DATA,),
+            model=ViSNetConfig(hidden=48, layers=3, heads=6, rbf=24, max_z=20),
+            pairs=8192,
+            weights=(1.0, 1.0),
+        ),
+        optim=OptimConfig(
+            name="adamw", lr=1.5e-3, b2=0.99, weight_decay=1e-4, schedule="cosine", warmup=200, final=1e-6, clip=1.0,
+            ema=0.995,
+        ),
+        steps=10000,
+        micro=0,
+        evaluate_every=1000,
+        save_every=500,
+        log_every=50,
+        workers=1,
+    )  # fmt: skip
