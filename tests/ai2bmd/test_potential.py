@@ -1,0 +1,199 @@
+"""The potential of a protein: published numbers, slopes, symmetries, and its ways of computing."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxprot.ai2bmd import predict
+from jaxprot.ai2bmd.potential import Potential, PotentialConfig
+from jaxprot.core.errors import InputError
+from jaxprot.visnet import weights
+from jaxprot.visnet.config import ViSNetConfig
+from jaxprot.visnet.model import ViSNet
+
+SMALL = ViSNetConfig(hidden=8, layers=2, heads=2, rbf=4, max_z=20)
+
+
+@pytest.fixture(scope="module")
+def network():
+    net = ViSNet(SMALL, rngs=nnx.Rngs(0))
+    net.atomref[...] = jnp.arange(20) * -10.0
+    net.mean[...] = jnp.array([0.25])
+    return net
+
+
+@pytest.fixture(scope="module")
+def potential(network, chignolin):
+    return Potential(network, chignolin, PotentialConfig(solvent="gb"))
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_the_published_energy_and_forces_of_chignolin(published, goldens):
+    arrays, structure = published
+    potential = predict.load(goldens("ai2bmd") / "visnet_a.ckpt").potential(structure, caps="compat")
+    found = potential.evaluate()
+    for name in ("bonded", "nonbonded"):
+        expected = float(arrays[f"{name}_energy"])
+        assert found.energies[name] == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(found.forces[name], arrays[f"{name}_forces"], atol=1e-5)
+    assert found.energy == pytest.approx(float(arrays["total_energy"]), rel=1e-5)
+    np.testing.assert_allclose(found.total_forces, arrays["total_forces"], atol=1e-5)
+
+
+def test_forces_are_the_slope_of_the_energy(potential):
+    rng = np.random.default_rng(0)
+    start = np.asarray(potential.structure.xyz, np.float64)
+    forces = potential.evaluate(start).total_forces
+    for _ in range(3):
+        direction = rng.normal(size=start.shape)
+        direction /= np.linalg.norm(direction)
+        step = 2e-3
+        change = [potential.evaluate(start + sign * step * direction).energy for sign in (1, -1)]
+        # The network is float32: its energies, some eV, have 1e-6 eV of noise.
+        assert (change[0] - change[1]) / (2 * step) == pytest.approx(-np.sum(forces * direction), abs=1e-3)
+
+
+def test_forces_are_the_slope_in_float64(network, chignolin):
+    with jax.enable_x64(True):
+        potential = Potential(network, chignolin, PotentialConfig(relax="published"))
+        leaves = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.asarray(leaf).dtype == jnp.float32 else leaf,
+            potential._leaves.network,
+        )
+        potential._narrow = jnp.float64
+        leaves = potential._leaves._replace(network=leaves)
+        energy, field = jax.jit(potential.energy), jax.jit(potential.field)
+        start = jnp.asarray(chignolin.xyz, jnp.float64)
+        forces = np.asarray(field(leaves, start)[1])
+        assert forces.dtype == np.float64
+        rng, step = np.random.default_rng(1), 1e-4
+        for _ in range(4):
+            direction = rng.normal(size=start.shape)
+            change = [float(energy(leaves, start + sign * step * direction)) for sign in (1, -1)]
+            slope = (change[0] - change[1]) / (2 * step)
+            assert slope == pytest.approx(-np.sum(forces * direction), abs=1e-5)
+
+
+def test_no_net_force_without_solvent_or_with(potential):
+    found = potential.evaluate()
+    assert set(found.energies) == {"bonded", "nonbonded", "solvent"}
+    assert np.abs(found.total_forces.sum(0)).max() < 2e-5
+
+
+def test_published_forces_leave_out_those_on_caps(network, chignolin, potential):
+    other = Potential(network, chignolin, PotentialConfig(caps="compat", solvent="gb"))
+    mine, theirs = potential.evaluate(), other.evaluate()
+    assert mine.energy == pytest.approx(theirs.energy, abs=1e-6)
+    np.testing.assert_allclose(mine.forces["solvent"], theirs.forces["solvent"], atol=1e-6)
+    assert np.abs(mine.forces["bonded"] - theirs.forces["bonded"]).max() > 1e-3
+    assert np.abs(theirs.total_forces.sum(0)).max() > 1e-3
+
+
+def test_a_molecule_may_be_turned_moved_and_reordered(network, potential, chignolin, edit):
+    from scipy.spatial.transform import Rotation
+
+    found = potential.evaluate()
+    turn = Rotation.random(random_state=0).as_matrix()
+    far = np.asarray(chignolin.xyz, np.float64) @ turn.T + [100.0, -50.0, 30.0]
+    moved = potential.evaluate(far)
+    # The published relaxation of caps is not invariant to rotations (a step of length 1 in the sum of components).
+    assert moved.energy == pytest.approx(found.energy, abs=2e-3)
+    np.testing.assert_allclose(moved.total_forces, found.total_forces @ turn.T, atol=2e-2)
+    structure, order = edit.permuted(chignolin)
+    again = Potential(network, structure, potential.cfg).evaluate()
+    assert again.energy == pytest.approx(found.energy, abs=1e-5)
+    np.testing.assert_allclose(again.total_forces, found.total_forces[order], atol=1e-5)
+
+
+def test_units_may_go_through_the_network_a_few_at_a_time(network, chignolin, potential):
+    few = Potential(network, chignolin, PotentialConfig(solvent="gb", pairs=1200)).evaluate()
+    whole = potential.evaluate()
+    assert few.energy == pytest.approx(whole.energy, abs=1e-5)
+    np.testing.assert_allclose(few.total_forces, whole.total_forces, atol=1e-5)
+
+
+def test_references_are_kept_apart(network, potential, chignolin):
+    made = potential.fragmentation
+    expected = float((made.row_sign * -10.0 * made.row_z).sum()) + 0.25 * made.unit_sign.sum()
+    assert potential.references == {"bonded": pytest.approx(expected)}
+    energy, leaves = potential.pure()
+    plain = float(jax.jit(energy)(leaves, jnp.asarray(chignolin.xyz)))
+    assert potential.evaluate().energy == pytest.approx(plain + expected, abs=1e-2)
+
+
+def test_weights_are_not_differentiated_in_silence(potential, chignolin):
+    energy, leaves = potential.pure()
+    with pytest.raises(Exception, match="custom_jvp|closed-over|Tracer"):
+        jax.grad(lambda net: energy(leaves._replace(network=net), jnp.asarray(chignolin.xyz)))(leaves.network)
+
+
+def test_a_whole_molecule_needs_no_fragments(network, chignolin):
+    whole = Potential(network, chignolin, PotentialConfig(mode="whole"))
+    found = whole.evaluate()
+    assert set(found.energies) == {"bonded"} and whole.fragmentation is None
+    assert whole._leaves.tables is not None  # 175 atoms: a table of neighbours
+    dense = Potential(network, chignolin, PotentialConfig(mode="whole"))
+    dense._leaves = dense._leaves._replace(tables=None)
+    other = dense.evaluate()
+    assert found.energy == pytest.approx(other.energy, abs=1e-4)
+    np.testing.assert_allclose(found.total_forces, other.total_forces, atol=1e-5)
+    crowded = np.asarray(chignolin.xyz) * 0.6
+    assert np.isnan(whole.evaluate(crowded).energy)  # more neighbours than the table holds
+
+
+def test_a_calculator_of_ase(network, chignolin, tmp_path):
+    pytest.importorskip("ase")
+    import ase
+
+    from jaxprot.ai2bmd.calculator import Calculator
+
+    path = tmp_path / "w.safetensors"
+    weights.save(path, SMALL, weights.tensors_of(network))
+    calculator = Calculator(chignolin, path)
+    z = calculator.potential.z
+    atoms = ase.Atoms(numbers=z, positions=chignolin.xyz)
+    atoms.calc = calculator
+    expected = calculator.potential.evaluate()
+    assert atoms.get_potential_energy() == pytest.approx(expected.energy)
+    np.testing.assert_allclose(atoms.get_forces(), expected.total_forces, atol=1e-6)
+    other = ase.Atoms(numbers=z[::-1], positions=chignolin.xyz)
+    other.calc = calculator
+    with pytest.raises(InputError, match="order"):
+        other.get_potential_energy()
+
+
+def test_energies_are_written(potential, tmp_path):
+    found = potential.evaluate()
+    assert predict.write(found, potential, tmp_path) == ["energy.json", "forces.npz"]
+    told = json.loads((tmp_path / "energy.json").read_text())
+    assert told["total_ev"] == pytest.approx(found.energy) and told["units"] == 19 and told["charge"] == -2
+    with np.load(tmp_path / "forces.npz") as z:
+        np.testing.assert_array_equal(z["total"], found.total_forces)
+        assert set(z.files) == {"total", "bonded", "nonbonded", "solvent"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"caps": "none"}, "caps"), ({"mode": "whole", "solvent": "gb"}, "solvent needs"), ({"bogus": 1}, "bogus")],
+)
+def test_options_that_make_no_sense(network, chignolin, wrong, message):
+    with pytest.raises(InputError, match=message):
+        predict.Predictor(network).potential(chignolin, **wrong)
+
+
+def test_positions_that_make_no_sense(potential, network, chignolin):
+    with pytest.raises(InputError, match="expected"):
+        potential.evaluate(np.zeros((3, 3)))
+    with pytest.raises(InputError, match="not finite"):
+        potential.evaluate(np.full_like(chignolin.xyz, np.nan))
+    bromine = dataclasses.replace(
+        chignolin, element=np.where(np.arange(chignolin.n_atoms) == 5, "BR", chignolin.element)
+    )
+    with pytest.raises(InputError, match="knows those below"):
+        Potential(network, bromine, PotentialConfig(mode="whole"))
