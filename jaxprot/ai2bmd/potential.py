@@ -102,6 +102,7 @@ class Potential:
     Attributes:
       z: (N,) atomic numbers.
       fragmentation: None for a whole molecule.
+      leaves: weights and tables, the argument of `energy`, `terms` and `field`.
       references: eV of free elements, by name of the term they belong to; no force has them.
 
     Raises:
@@ -140,7 +141,7 @@ class Potential:
             raise InputError(f"{structure.name}: element {int(self.z.max())}; the network knows those below "
                              f"{network.cfg.max_z}")  # fmt: skip
         self.references = {"bonded": _references(network, *signed, units)}
-        self._leaves = Leaves(network_leaves, tables, between, around)
+        self.leaves = Leaves(network_leaves, tables, between, around)
 
     def _slots(self) -> Any:
         """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
@@ -156,7 +157,7 @@ class Potential:
 
         With `caps="compat"` its gradient is the published force, which is not that of the energy.
         """
-        return self.energy, self._leaves
+        return self.energy, self.leaves
 
     def energy(self, leaves: Leaves, xyz: Float[Array, "n 3"]) -> Float[Array, ""]:
         """Sum of the terms in eV, without references."""
@@ -268,7 +269,7 @@ class Potential:
             atom = int(np.argwhere(~np.isfinite(at))[0][0])
             raise InputError(f"{self.structure.name}: position of atom {atom + 1} is not finite")
         with jax.enable_x64(True):
-            energies, forces = self._jitted(self._leaves, jnp.asarray(at))
+            energies, forces = self._jitted(self.leaves, jnp.asarray(at))
             energies = {name: float(value) + self.references.get(name, 0.0) for name, value in energies.items()}
             return Evaluation(energies, {name: np.asarray(value) for name, value in forces.items()})
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from jaxprot.io.structures import read_structure
 from jaxprot.visnet import weights
 from jaxprot.visnet.model import ViSNet
 from jaxprot.weights import registry
+
+if TYPE_CHECKING:
+    from jaxprot.md.simulate import Outcome, SimulationConfig
 
 
 class Predictor:
@@ -92,3 +96,132 @@ def write(found: Evaluation, potential: Potential, folder: str | os.PathLike) ->
     with atomic_path(folder / "forces.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, total=found.total_forces, **found.forces)  # type: ignore[arg-type]
     return ["energy.json", "forces.npz"]
+
+
+def simulate(
+    potential: Potential,
+    cfg: SimulationConfig,
+    folder: str | os.PathLike,
+    *,
+    resume: bool = False,
+    identity: str = "",
+    downhill: int = 200,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[Outcome, dict[str, float]]:
+    """Dynamics of a molecule in its potential, see `jaxprot.md.simulate`.
+
+    Args:
+      potential: of the molecule.
+      cfg: the run.
+      folder: for the files.
+      resume: go on with the run in the folder.
+      identity: of weights, options and structure; a run goes on with the same ones only.
+      downhill: steps of minimisation before a run begins, at most; 0 for none.
+      report: called with each row of energies.
+
+    Returns:
+      What the run came to, and the figures of the minimisation (empty if there was none).
+    """
+    from jaxprot.md import integrators
+    from jaxprot.md import simulate as dynamics
+
+    told: dict[str, float] = {}
+    start = np.asarray(potential.structure.xyz, np.float64)
+    if downhill and not resume:
+        with integrators.wide():
+            found, told = integrators.minimise(potential.field, potential.leaves, start, most=downhill)
+            start = np.asarray(found)
+        if not np.isfinite(start).all():
+            raise InputError(f"{potential.structure.name}: minimisation left what the potential describes; look at the "
+                             "structure for atoms that are too close")  # fmt: skip
+    outcome = dynamics.simulate(
+        potential.field,
+        potential.leaves,
+        potential.structure,
+        potential.z,
+        cfg,
+        folder,
+        positions=start,
+        offsets=potential.references,
+        resume=resume,
+        identity=identity,
+        report=report,
+    )
+    return outcome, told
+
+
+def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
+    """Writes what a run's trajectories tell; names of the files.
+
+    `energies.png`; and of proteins, over all replicas, `rmsd.csv` (alpha carbons to the structure, Å), `rmsf.csv`,
+    `couplings.csv` (³J(HN-HA) in Hz), `torsions.npz`, `ramachandran.png` and `analysis.json`.
+    """
+    import pandas as pd
+
+    from jaxprot.io.dcd import read_frames
+    from jaxprot.io.tables import write_table
+    from jaxprot.md import analysis
+    from jaxprot.plots import dynamics as plots
+
+    folder = Path(folder)
+    table = pd.read_csv(folder / "energies.csv")
+    with atomic_path(folder / "energies.png") as temporary:
+        plots.energy_trace(table, temporary, structure.name)
+    written = ["trajectory.dcd", "energies.csv", "energies.png"]
+    paths = sorted(folder.glob("trajectory*.dcd"))
+    found = [analysis.analyse(structure, read_frames(path), structure.xyz) for path in paths if read_frames(path).size]
+    if not found:
+        return written
+    produced = table[table.step >= 0]
+    times = np.unique(produced.time_ps)
+    columns: dict[str, Any] = {"time_ps": times}
+    columns |= {f"rmsd_angstrom{_end(i, len(found))}": one.rmsd for i, one in enumerate(found)}
+    write_table(columns, folder / "rmsd.csv")
+    first = found[0].backbone
+    residue = np.flatnonzero(np.isfinite(found[0].rmsf))
+    fluctuation = {f"rmsf_angstrom{_end(i, len(found))}": one.rmsf[residue] for i, one in enumerate(found)}
+    write_table({**_residues(structure, residue), **fluctuation}, folder / "rmsf.csv")
+    coupled = np.flatnonzero(first.amide)
+    coupling = np.mean([one.coupling[coupled] for one in found], 0)
+    write_table({**_residues(structure, first.residue[coupled]), "j_hn_ha_hz": coupling}, folder / "couplings.csv")
+    phi, psi = (np.concatenate([getattr(one, name) for one in found]) for name in ("phi", "psi"))
+    with atomic_path(folder / "torsions.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, phi=phi, psi=psi, residue=first.residue)
+    written += ["rmsd.csv", "rmsf.csv", "couplings.csv", "torsions.npz"]
+    if phi.size:
+        with atomic_path(folder / "ramachandran.png") as temporary:
+            plots.ramachandran(phi, psi, temporary, structure.name)
+        written.append("ramachandran.png")
+    last = [float(one.rmsd[-1]) for one in found]
+    write_json(
+        folder / "analysis.json",
+        {
+            "frames": sum(len(one.rmsd) for one in found),
+            "time_ps": float(times[-1]),
+            "rmsd_ca_end_angstrom": last,
+            "rmsd_ca_mean_angstrom": float(np.mean([one.rmsd.mean() for one in found])),
+            "temperature_mean_kelvin": float(produced.temperature_kelvin.mean()),
+            "total_energy_drift_ev_per_atom_ps": _drift(produced, structure.n_atoms),
+        },
+    )
+    return [*written, "analysis.json", "final.pdb"]
+
+
+def _end(number: int, count: int) -> str:
+    return "" if count == 1 else f"_{number:02d}"
+
+
+def _residues(structure: Structure, rows: np.ndarray) -> dict[str, Any]:
+    return {
+        "chain": structure.chain_id[structure.res_chain[rows]],
+        "resid": structure.resid[rows],
+        "icode": structure.icode[rows],
+        "resname": structure.res_name[rows],
+    }
+
+
+def _drift(table: Any, atoms: int) -> float | None:
+    """Slope of the total energy over time, mean over replicas."""
+    groups = [table] if "replica" not in table else [part for _, part in table.groupby("replica")]
+    slopes = [np.polyfit(one.time_ps, one.total_ev, 1)[0] / atoms for one in groups if len(one) > 2]
+    return float(np.mean(slopes)) if slopes else None

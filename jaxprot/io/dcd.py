@@ -110,3 +110,22 @@ class DCDWriter:
 def _record(content: bytes) -> bytes:
     length = struct.pack("<i", len(content))
     return length + content + length
+
+
+def read_frames(path: str | os.PathLike) -> np.ndarray:
+    """(f, N, 3) float32 Å of a file that `DCDWriter` wrote (`io.trajectories` reads any DCD file).
+
+    Raises:
+      InputError: missing, or of another layout.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(raw) < _START or raw[4:8] != b"CORD" or raw[_HEAD + 8 :][: len(_TITLE)] != _TITLE:
+        raise InputError(f"{path}: not a trajectory that jaxprot wrote")
+    atoms = struct.unpack("<i", raw[_START - 8 : _START - 4])[0]
+    size = 3 * (4 + 4 * atoms + 4)
+    count = (len(raw) - _START) // size
+    frames = np.frombuffer(raw, "<f4", count * size // 4, _START).reshape(count, 3, atoms + 2)
+    return np.ascontiguousarray(np.moveaxis(frames[:, :, 1:-1], 1, 2))

@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxprot.core.errors import InputError
+from jaxprot.core.geometry import dihedrals
 from jaxprot.core.units import BOHR_ANGSTROM, HARTREE_EV, KCAL_MOL
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
@@ -109,16 +110,9 @@ def _cells(positions: np.ndarray, atom_name: np.ndarray | None, residue_name: np
     if any(len(one) != 1 for one in found):
         return np.arange(n)
     chain = np.asarray(positions, np.float64)[:, np.concatenate(found)]
-    phi, psi = _dihedral(*np.moveaxis(chain[:, :4], 1, 0)), _dihedral(*np.moveaxis(chain[:, 1:], 1, 0))
+    phi, psi = dihedrals(chain[:, :4]), dihedrals(chain[:, 1:])
     side = 360 // _CELL
     return np.int64((phi + 180) // _CELL) % side * side + np.int64((psi + 180) // _CELL) % side
-
-
-def _dihedral(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Degrees."""
-    first, second = np.cross(a - b, c - b), np.cross(b - c, d - c)
-    sine = np.sum(first * (d - c), -1) * np.linalg.norm(c - b, axis=-1)
-    return np.degrees(np.arctan2(-sine, np.sum(first * second, -1)))
 
 
 def element_references(sets: Sequence[Snapshots], max_z: int = 100) -> np.ndarray:

@@ -64,10 +64,10 @@ def test_forces_are_the_slope_in_float64(network, chignolin):
         potential = Potential(network, chignolin, PotentialConfig(relax="published"))
         leaves = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.asarray(leaf).dtype == jnp.float32 else leaf,
-            potential._leaves.network,
+            potential.leaves.network,
         )
         potential._narrow = jnp.float64
-        leaves = potential._leaves._replace(network=leaves)
+        leaves = potential.leaves._replace(network=leaves)
         energy, field = jax.jit(potential.energy), jax.jit(potential.field)
         start = jnp.asarray(chignolin.xyz, jnp.float64)
         forces = np.asarray(field(leaves, start)[1])
@@ -137,9 +137,9 @@ def test_a_whole_molecule_needs_no_fragments(network, chignolin):
     whole = Potential(network, chignolin, PotentialConfig(mode="whole"))
     found = whole.evaluate()
     assert set(found.energies) == {"bonded"} and whole.fragmentation is None
-    assert whole._leaves.tables is not None  # 175 atoms: a table of neighbours
+    assert whole.leaves.tables is not None  # 175 atoms: a table of neighbours
     dense = Potential(network, chignolin, PotentialConfig(mode="whole"))
-    dense._leaves = dense._leaves._replace(tables=None)
+    dense.leaves = dense.leaves._replace(tables=None)
     other = dense.evaluate()
     assert found.energy == pytest.approx(other.energy, abs=1e-4)
     np.testing.assert_allclose(found.total_forces, other.total_forces, atol=1e-5)

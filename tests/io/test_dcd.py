@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxprot.core.errors import InputError
-from jaxprot.io.dcd import DCDWriter
+from jaxprot.io.dcd import DCDWriter, read_frames
 
 FRAMES = np.random.default_rng(0).normal(size=(5, 7, 3)).astype(np.float32) * 20
 
@@ -22,6 +22,14 @@ def test_mdtraj_reads_every_frame_in_angstroms(tmp_path):
         xyz, lengths, _ = file.read()
     np.testing.assert_array_equal(xyz, FRAMES)
     assert len(xyz) == 5
+
+
+def test_frames_come_back(tmp_path):
+    np.testing.assert_array_equal(read_frames(written(tmp_path / "a.dcd")), FRAMES)
+    (tmp_path / "b.dcd").write_bytes(b"x" * 500)
+    for name in ("b.dcd", "none.dcd"):
+        with pytest.raises(InputError, match=name):
+            read_frames(tmp_path / name)
 
 
 def test_mdanalysis_reads_places_and_times(tmp_path):
