@@ -94,6 +94,7 @@ def _by_rows(function, atoms: int) -> Array:
 
 def degrees(z: Int[Array, "b n"], positions: Float[Array, "b n 3"], cutoff: float) -> Int[Array, "b n"]:
     """Number of atoms within the cutoff (Å) of each atom, itself counted."""
+    z, positions = jnp.asarray(z), jnp.asarray(positions)
     return _by_rows(lambda rows: jnp.sum(_within(z, positions, rows, cutoff), -1), z.shape[1])
 
 

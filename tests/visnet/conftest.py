@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from flax import nnx
 
 
 @pytest.fixture(scope="session")
@@ -8,18 +7,25 @@ def build():
     """`build(**config)`: predictor of a small network of random weights."""
 
     def make(**config):
+        from jaxprot.ops import rbf
+        from jaxprot.visnet import weights
         from jaxprot.visnet.config import ViSNetConfig
-        from jaxprot.visnet.model import ViSNet
         from jaxprot.visnet.predict import Predictor
 
         sizes = {"hidden": 16, "layers": 4, "heads": 4, "rbf": 8, "max_z": 10, "cutoff": 3.0}
-        net = ViSNet(ViSNetConfig(**sizes | config), rngs=nnx.Rngs(0))
-        # Fresh biases are 0, which would hide what happens where a message ends.
-        rng = np.random.default_rng(0)
-        for path, leaf in nnx.iter_graph(net):
-            if isinstance(leaf, nnx.Param) and path[-1] in ("bias", "scale"):
-                leaf[...] = leaf[...] + rng.normal(size=leaf[...].shape).astype(np.float32) * 0.5
-        return Predictor(net)
+        cfg = ViSNetConfig(**sizes | config)
+        rng, tensors = np.random.default_rng(0), {}
+        for name, shape in weights.shapes(cfg).items():
+            # Biases of 0, as a fresh network has them, would hide what happens where a message ends.
+            scale = {"kernel": shape[0] ** -0.5, "bias": 0.5, "scale": 0.3}.get(name.rpartition(".")[2], 1.0)
+            tensors[name] = (rng.normal(size=shape) * scale + name.endswith(".scale")).astype(np.float32)
+        start = rbf.exponential_normal_start if cfg.rbf_type == "expnorm" else rbf.gaussian_start
+        names = ("means", "betas") if cfg.rbf_type == "expnorm" else ("offset", "coeff")
+        for name, value in zip(names, start(cfg.rbf, cfg.cutoff), strict=True):
+            tensors[f"radial.{name}"] = value.reshape(-1)
+        tensors |= {"mean": np.zeros(1, np.float32), "std": np.ones(1, np.float32)}
+        tensors |= {"atomref": np.zeros(cfg.max_z, np.float32)} if cfg.prior else {}
+        return Predictor(weights.assemble(cfg, tensors))
 
     return make
 

@@ -11,19 +11,22 @@ from flax import nnx
 from jaxprot.core.errors import InputError
 from jaxprot.visnet import exchange, featurize, neighbours
 from jaxprot.visnet.config import ViSNetConfig
-from jaxprot.visnet.model import energy_and_forces
+from jaxprot.visnet.model import ViSNet, energy_and_forces
 from jaxprot.visnet.neighbours import Molecules
 from jaxprot.visnet.predict import Predictor, references
 
+SLOW = pytest.mark.slow
 KINDS = {
-    "orders 1 and 2": {},
-    "order 1": {"lmax": 1, "activation": "ssp", "attn_activation": "tanh"},
-    "order 1, edge variant": {"lmax": 1, "vertex": "edge", "layers": 3},
+    "orders 1 and 2": {"layers": 3},
+    "order 1, edge variant": {"lmax": 1, "vertex": "edge", "layers": 3, "activation": "ssp", "attn_activation": "tanh"},
+    "max_min, gauss": {"vecnorm": "max_min", "smooth": False, "lmax": 1, "layers": 2, "rbf_type": "gauss"},
+    "layers in one loop": {"layers": 4},
     "edge variant": {"vertex": "edge", "layers": 3},
-    "max_min": {"vecnorm": "max_min", "smooth": False, "lmax": 1, "layers": 3},
+    "order 1": {"lmax": 1, "layers": 3},
     "rms, capped": {"vecnorm": "rms", "smooth": False, "max_neighbors": 6, "layers": 2},
-    "one layer, gauss": {"layers": 1, "rbf_type": "gauss"},
+    "one layer": {"layers": 1},
 }
+ALL = [pytest.param(kind, marks=[SLOW] if number > 2 else []) for number, kind in enumerate(KINDS)]
 
 
 def rotation():
@@ -31,44 +34,51 @@ def rotation():
     return q * np.sign(np.linalg.det(q))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_rotation_translation_and_order_of_atoms(kind, build, molecule):
-    predictor, (z, x) = build(**KINDS[kind]), molecule(12)
-    turn, order = rotation(), np.random.default_rng(1).permutation(12)
-    if predictor.config.max_neighbors:
-        order = np.arange(12)  # which pairs a cap keeps depends on the order, as published
-    first = predictor.energy_and_forces(z, x)
-    second = predictor.energy_and_forces(z[order], x[order] @ turn.T + [3.0, -20.0, 7.0])
-    np.testing.assert_allclose(second.energy, first.energy, rtol=1e-5, atol=1e-5)
-    scale = np.abs(first.forces).max()
-    assert scale > 1e-3
-    np.testing.assert_allclose(second.forces, first.forces[order] @ turn.T, atol=2e-5 * max(scale, 1))
-    np.testing.assert_allclose(first.forces.sum(0), 0, atol=2e-5 * max(scale, 1))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_batches_padding_and_tables_change_nothing(kind, build, molecule):
+@pytest.mark.parametrize("kind", ALL)
+def test_symmetries_batches_padding_and_layouts(kind, build, molecule):
     predictor = build(**KINDS[kind])
     energy, leaves = predictor.pure()
-    cutoff = predictor.config.cutoff
-    run = jax.jit(lambda m, k=None: energy_and_forces(energy, leaves, m, k), static_argnums=1)
-    both = [molecule(12, seed) for seed in (0, 1, 2)] + [molecule(7, 3)]
-    batch = featurize.pad(both, 12)
-    energies, forces = run(batch)
-    in_turns = run(batch, 3)
-    table = batch._replace(index=neighbours.table(batch.z, batch.positions, cutoff + 0.5, 13))
-    by_table = run(table)
-    for row, one in enumerate(both):
-        alone, pulls = run(featurize.pad([one], len(one[0])))
-        n, scale = len(one[0]), max(1, float(jnp.abs(pulls).max()))
-        for found in ((energies, forces), in_turns, by_table):
-            np.testing.assert_allclose(found[0][row], alone[0], rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(found[1][row, :n], pulls[0], atol=2e-5 * scale)
-            np.testing.assert_array_equal(found[1][row, n:], 0)
+    run = jax.jit(lambda m: energy_and_forces(energy, leaves, m, 3))  # in groups, of which the last is not full
+    (z, x), turn, order = molecule(12), rotation(), np.random.default_rng(1).permutation(12)
+    if predictor.config.max_neighbors:
+        order = np.arange(12)  # which pairs a cap keeps depends on the order, as published
+    short, far = molecule(7, 3), (np.array([6, 1]), np.array([[0.0, 0, 0], [9.0, 0, 0]]))
+    batch = featurize.pad([(z, x), (z[order], x[order] @ turn.T + [3.0, -20.0, 7.0]), short, far], 12)
+    energies, forces = map(np.asarray, run(batch))
+    scale = max(1, np.abs(forces).max())
+    assert np.abs(forces).max() > 1e-3 and np.isfinite(energies).all()
+    np.testing.assert_allclose(energies[1], energies[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(forces[1], forces[0][order] @ turn.T, atol=2e-5 * scale)
+    np.testing.assert_allclose(forces.sum(1), 0, atol=2e-5 * scale)
+    np.testing.assert_array_equal(forces[2, 7:], 0)
+    np.testing.assert_array_equal(forces[3], 0)
+    # Each alone, one without padding, and the others' atoms not there.
+    for row, one in ((2, short), (0, (z, x))):
+        alone = jax.jit(energy)(leaves, featurize.pad([one], len(one[0])))
+        np.testing.assert_allclose(alone[0], energies[row], rtol=1e-5, atol=1e-5)
+    table = neighbours.table(batch.z, batch.positions, predictor.config.cutoff + 0.5, 13)
+    by_table = run(batch._replace(index=table))
+    np.testing.assert_allclose(by_table[0], energies, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_table[1], forces, atol=2e-5 * scale)
 
 
-@pytest.mark.parametrize("kind", ["orders 1 and 2", "order 1, edge variant", "max_min", "rms, capped"])
-@pytest.mark.parametrize("layout", ["dense", "table"])
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        ("orders 1 and 2", "dense"),
+        *(
+            pytest.param(kind, layout, marks=SLOW)
+            for kind, layout in (
+                ("orders 1 and 2", "table"),
+                ("order 1, edge variant", "dense"),
+                ("order 1, edge variant", "table"),
+                ("max_min, gauss", "dense"),
+                ("rms, capped", "table"),
+                ("layers in one loop", "dense"),
+            )
+        ),
+    ],
+)
 def test_derivatives_are_those_of_finite_differences(kind, layout, build, molecule):
     """Forces, and the derivative of a loss of forces (two reverse passes), in float64."""
     predictor = build(**KINDS[kind])
@@ -106,7 +116,11 @@ def test_derivatives_are_those_of_finite_differences(kind, layout, build, molecu
         np.testing.assert_allclose((up[0] - down[0]) / (2 * h), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [{}, {"lmax": 1}, {"vertex": "edge"}, {"rbf_type": "gauss"}], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [{}, *(pytest.param(kind, marks=SLOW) for kind in ({"lmax": 1}, {"vertex": "edge"}, {"rbf_type": "gauss"}))],
+    ids=str,
+)
 @pytest.mark.parametrize("smooth", [True, False])
 def test_energy_and_forces_at_the_cutoff(kind, smooth, build):
     """Atoms 0 to 2 and 3 to 5 drift apart; the first pairs to leave the cutoff are those of 0 and 3."""
@@ -116,29 +130,32 @@ def test_energy_and_forces_at_the_cutoff(kind, smooth, build):
         graphdef, state = nnx.split(predictor.module)
         state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), state)
         z = jnp.asarray([[1, 6, 8, 7, 6, 1]], jnp.int32)
+        run = jax.jit(
+            lambda positions: energy_and_forces(
+                lambda s, m: nnx.merge(graphdef, s)(m), state, Molecules(z, positions), at_once=1
+            )
+        )
 
-        @jax.jit
         def at(gap):
-            far = near * jnp.asarray([-1.0, 1, 1]) + jnp.asarray([gap, 0, 0])
-            positions = jnp.concatenate([jnp.asarray(near), far])[None]
-            return energy_and_forces(lambda s, m: nnx.merge(graphdef, s)(m), state, Molecules(z, positions))
+            far = near * [-1.0, 1, 1] + [gap, 0, 0]
+            energies, forces = run(jnp.asarray(np.concatenate([near, far])[None]))
+            return float(energies[0]), np.asarray(forces[0])
 
-        delta, cutoff = 1e-4, predictor.config.cutoff
-        (inner, pull), (outer, rest) = (at(jnp.float64(cutoff + d)) for d in (-delta, delta))
-        far_inner = at(jnp.float64(cutoff - 2 * delta))
-        jump, kick = abs(float(outer[0] - inner[0])), float(jnp.abs(rest - pull).max())
+        cutoff = predictor.config.cutoff
+        jumps, kicks = [], []
+        for delta in (1e-3, 1e-4):
+            (inner, pull), (outer, rest) = at(cutoff - delta), at(cutoff + delta)
+            jumps.append(abs(outer - inner + delta * (pull[3:, 0].sum() + rest[3:, 0].sum())))
+            kicks.append(np.abs(rest - pull).max())
         if smooth:
-            # What is left is of the order of the square and of the distance itself.
-            np.testing.assert_allclose(jump, 0, atol=1e-7)
-            np.testing.assert_allclose(kick, 0, atol=3e-3)
-            within = float(jnp.abs(far_inner[1] - pull).max())
-            assert kick < 10 * within + 1e-9
+            # A continuous force changes in proportion to the step, and what it leaves of the energy with its square.
+            assert kicks[1] < 0.15 * kicks[0] and jumps[1] < 0.03 * jumps[0]
         else:
-            assert jump > 1e-5 and kick > 1e-4
+            assert min(jumps) > 1e-4 and kicks[1] > 0.5 * kicks[0] > 1e-4
 
 
 def test_nothing_is_lost_to_atoms_own_energies(build, molecule):
-    predictor, (z, x) = build(), molecule(6)
+    predictor, (z, x) = build(layers=1), molecule(6)
     table = np.zeros(10, np.float32)
     table[1:9] = -np.arange(1, 9) * 1e4
     predictor.module.atomref[...] = jnp.asarray(table)
@@ -152,20 +169,14 @@ def test_nothing_is_lost_to_atoms_own_energies(build, molecule):
 
 def test_many_molecules_and_large_ones(build, molecule, monkeypatch):
     predictor = build(layers=2)
-    several = [molecule(n, n) for n in (5, 13, 12, 5)]
+    several = [molecule(n, n) for n in (5, 11, 12)]
     found = predictor.energy_and_forces([z for z, _ in several], [x for _, x in several])
     monkeypatch.setattr(featurize, "DENSE", 8)
-    for row, (z, x) in enumerate(several):
-        alone = predictor.energy_and_forces(z, x)
-        np.testing.assert_allclose(found.energy[row], alone.energy, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(found.forces[row], alone.forces, atol=2e-5)
-
-
-def test_lone_atoms_have_energies_and_no_forces(build):
-    for kind in ({}, {"vecnorm": "rms", "smooth": False}, {"vecnorm": "max_min", "smooth": False}):
-        found = build(**kind).energy_and_forces([6, 1], [[0.0, 0, 0], [9.0, 0, 0]])
-        assert np.isfinite(found.energy)
-        np.testing.assert_array_equal(found.forces, 0)
+    z, x = several[1]
+    alone = predictor.energy_and_forces(z, x)
+    np.testing.assert_allclose(found.energy[1], alone.energy, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.forces[1], alone.forces, atol=2e-5)
+    assert [len(forces) for forces in found.forces] == [5, 11, 12]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +196,7 @@ def test_refused(z, positions, message, build):
     if np.ndim(z[0]):
         z, positions = [np.array(one) for one in z], [np.array(one, float) for one in positions]
     with pytest.raises(InputError, match=message):
-        build().energy_and_forces(z, positions)
+        build(layers=1).energy_and_forces(z, positions)
 
 
 def test_options_that_make_no_sense():
@@ -222,8 +233,8 @@ def test_the_forms_for_other_platforms_agree():
     np.testing.assert_allclose(exchange.total(weight), jnp.sum(weight, 2), rtol=1e-5, atol=1e-5)
 
 
-def test_maps_over_molecules_and_devices_shapes(build, molecule):
-    predictor = build(layers=2)
+def test_maps_over_molecules(build, molecule):
+    predictor = build(layers=1)
     energy, leaves = predictor.pure()
     batch = featurize.pad([molecule(6, s) for s in range(3)], 6)
     whole = energy(leaves, batch)
@@ -231,3 +242,12 @@ def test_maps_over_molecules_and_devices_shapes(build, molecule):
         batch.z, jnp.asarray(batch.positions)
     )
     np.testing.assert_allclose(mapped, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fresh_network(molecule):
+    cfg = ViSNetConfig(hidden=8, layers=1, heads=2, rbf=4, max_z=9)
+    net = ViSNet(cfg, rngs=nnx.Rngs(0))
+    found = Predictor(net).energy_and_forces(*molecule(6))
+    assert np.isfinite(found.energy) and np.abs(found.forces).max() > 0
+    trained = {path[0] for path, _ in nnx.to_flat_state(nnx.state(net, nnx.Param))}
+    assert trained == {"embedding", "neighbour", "edge", "layers", "out_norm", "head"}
