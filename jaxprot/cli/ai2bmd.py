@@ -169,8 +169,8 @@ class SimulateOptions(PotentialOptions):
     """Steps between frames, which are rows of energies and restart points as well."""
     minimise: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 200
     """Steps downhill before dynamics, at most; 0 for none."""
-    equilibration: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
-    """Of each of the five stages before production, in which springs hold all atoms (the published program has 2000)."""
+    equilibration: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 200
+    """Of each of the five stages before production, in which springs hold all atoms; 0 for none (published: 2000)."""
     replicas: int = 1
     """Molecules that move side by side, with velocities of their own."""
     resume: bool = False
@@ -180,8 +180,8 @@ class SimulateOptions(PotentialOptions):
 def simulate(options: SimulateOptions) -> int:
     """Molecular dynamics of a protein (in vacuum, or with --solvent gb), restartable at any moment.
 
-    Writes trajectory.dcd (with topology.pdb), energies.csv, energies.png, final.pdb, analysis.json with rmsd.csv,
-    rmsf.csv, ramachandran.png and couplings.csv, and restart/state.npz, from which --resume goes on to the same numbers.
+    Writes trajectory.dcd (with topology.pdb), energies.csv, energies.png, final.pdb, analysis.json, rmsd.csv, rmsf.csv,
+    ramachandran.png and couplings.csv, and restart/state.npz, from which --resume goes on to the same numbers.
     A run that leaves what the potential describes is stopped, with the atoms named.
     """
     import numpy as np

@@ -110,12 +110,12 @@ class Integrator:
 
         self.field, self.dynamics, self.replicas = field, dynamics, replicas
         self.masses = np.asarray(masses, np.float64)
-        self._init, _ = self._made(simulate, lambda positions, **_: jnp.zeros_like(positions))
-        _, self._apply = self._made(simulate, self._forces)
-        run = self._run if replicas is None else jax.vmap(self._run, in_axes=(0, None, Restraint(None, 0), None))
+        self._init, _ = self._made(simulate, lambda positions, **_: jnp.zeros_like(positions), dynamics.friction)
+        self._with_friction = lambda friction: self._made(simulate, self._forces, friction)[1]
+        run = self._run if replicas is None else jax.vmap(self._run, in_axes=(0, None, Restraint(None, 0), None, None))
         self._steps = jax.jit(run, donate_argnums=0)
 
-    def _made(self, simulate: Any, forces: Any) -> Any:
+    def _made(self, simulate: Any, forces: Any, friction: Any) -> Any:
         cfg, kT = self.dynamics, BOLTZMANN_EV * self.dynamics.temperature
         dt = cfg.timestep * FEMTOSECOND
 
@@ -126,7 +126,7 @@ class Integrator:
             init, apply = simulate.nve(forces, shift, dt)
             return lambda key, positions, mass: init(key, positions, kT, mass=mass), apply
         if cfg.ensemble == "langevin":
-            gamma = cfg.friction / (1000 * FEMTOSECOND)
+            gamma = friction / (1000 * FEMTOSECOND)
             init, apply = simulate.nvt_langevin(forces, shift, dt, kT, gamma, center_velocity=False)
         else:
             # jax-md gives every coordinate its kT / 2, the three of the centre of mass as well, which stays at rest.
@@ -157,7 +157,14 @@ class Integrator:
         positions = jnp.broadcast_to(positions, (self.replicas, *positions.shape[-2:]))
         return jax.vmap(one)(positions, jax.random.split(key, self.replicas))
 
-    def run(self, state: State, leaves: Any, steps: int, restraint: Restraint | None = None) -> tuple[State, Observed]:
+    def run(
+        self,
+        state: State,
+        leaves: Any,
+        steps: int,
+        restraint: Restraint | None = None,
+        friction: float | None = None,
+    ) -> tuple[State, Observed]:
         """So many steps in one program, which is the same for any number of them; the state given is used up.
 
         Args:
@@ -165,10 +172,14 @@ class Integrator:
           leaves: of the field.
           steps: 0 only looks (and computes the forces, which `start` does not).
           restraint: springs.
+          friction: 1/ps, instead of that of the dynamics.
         """
+        friction = self.dynamics.friction if friction is None else friction
         if restraint is None:
             restraint = Restraint(np.zeros(len(self.masses)), np.zeros(state.integrator.position.shape))
-        return self._steps(state, leaves, restraint, jnp.asarray(steps, jnp.int64))
+        return self._steps(
+            state, leaves, restraint, jnp.asarray(steps, jnp.int64), jnp.asarray(friction, jnp.float64)
+        )
 
     def _forces(self, positions: Array, *, leaves: Any, restraint: Restraint, **_: Any) -> Array:
         return self._looked(positions, leaves, restraint)[1]
@@ -179,9 +190,13 @@ class Integrator:
         pull = restraint.k[:, None] * off
         return {**terms, "restraint": 0.5 * jnp.sum(pull * off)}, forces.astype(positions.dtype) - pull
 
-    def _run(self, state: State, leaves: Any, restraint: Restraint, steps: Array) -> tuple[State, Observed]:
+    def _run(
+        self, state: State, leaves: Any, restraint: Restraint, steps: Array, friction: Array
+    ) -> tuple[State, Observed]:
+        apply = self._with_friction(friction)
+
         def step(_: Any, integrator: Any) -> Any:
-            return self._apply(integrator, leaves=leaves, restraint=restraint)
+            return apply(integrator, leaves=leaves, restraint=restraint)
 
         integrator = jax.lax.fori_loop(0, steps, step, state.integrator)
         terms, forces = self._looked(integrator.position, leaves, restraint)

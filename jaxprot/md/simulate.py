@@ -53,6 +53,8 @@ class SimulationConfig:
       record: steps between two frames, which are rows of energies and restart points as well.
       equilibration: steps of each stage before production, in which all atoms are held to where
         they were at its start; 0 for none.
+      damping: friction of `langevin` in those stages in 1/ps: a minimised structure takes half of the heat of the first
+        velocities, which comes back within some tenths of a picosecond.
       stages: strength of the springs of each stage in kcal/mol/Å² (energy ½ k r²), the published ones by default.
       seed: of velocities and noise.
       replicas: molecules that move side by side from the same structure, with velocities of their own.
@@ -63,6 +65,7 @@ class SimulationConfig:
     steps: int = 1000
     record: int = 100
     equilibration: int = 0
+    damping: float = 10.0
     stages: tuple[float, ...] = (10.0, 5.0, 1.0, 0.5, 0.1)
     seed: int = 0
     replicas: int = 1
@@ -222,7 +225,7 @@ def simulate(
                 if stage is not None and (progress.step - cfg.first) % cfg.equilibration == 0:
                     progress = progress._replace(places=np.asarray(here))
                 spring = None if stage is None else Restraint(np.full(len(z), stage * KCAL_MOL), progress.places)
-                state, observed = integrator.run(state, leaves, steps, spring)
+                state, observed = integrator.run(state, leaves, steps, spring, None if stage is None else cfg.damping)
                 observed = _with_replicas(jax.block_until_ready(observed), cfg)
                 progress = progress._replace(step=progress.step + steps)
                 guard(observed, progress.step)
