@@ -196,8 +196,7 @@ def simulate(options: SimulateOptions) -> int:
     home, begin = options.output, time.perf_counter()
     if options.resume and not (home / STATE).is_file():
         raise InputError(f"{home}: no {STATE} to go on from; start without --resume")
-    if not options.resume:
-        RunDirectory(home, options.overwrite).folder()
+    run = RunDirectory(home, options.overwrite or options.resume)
     try:
         cfg = SimulationConfig(
             dynamics=Dynamics(
@@ -211,6 +210,7 @@ def simulate(options: SimulateOptions) -> int:
         raise InputError(str(error)) from error
     predictor, weights = load(options, "ai2bmd")
     potential = options.potential(predictor, options.input)
+    run.folder()
     identity = f"{weights['sha256'][:16]} {dataclasses.asdict(potential.cfg)} {sha256(options.input)[:16]}"
     timings = {"start": time.perf_counter() - begin}
     with _bar(cfg) as report:

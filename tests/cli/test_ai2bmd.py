@@ -1,0 +1,132 @@
+"""`jaxprot ai2bmd ...` as a user runs it, with a small network of random weights."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxprot.cli.main import main
+from jaxprot.io.structures import read_structure, write_structure
+from jaxprot.io.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A network whose energies are small."""
+    from jaxprot.visnet import weights
+    from jaxprot.visnet.config import ViSNetConfig
+    from jaxprot.visnet.model import ViSNet
+
+    cfg = ViSNetConfig(hidden=4, layers=2, heads=2, rbf=4, lmax=1, max_z=20)
+    net = ViSNet(cfg, rngs=nnx.Rngs(0))
+    net.std[...] = jnp.full(1, 1e-3)
+    net.atomref[...] = jnp.arange(20) * -10.0
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    weights.save(path, cfg, weights.tensors_of(net))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alanine(root):
+    return root / "tests" / "alanine.pdb"
+
+
+@pytest.fixture(scope="module")
+def ran(alanine, weights, tmp_path_factory):
+    """A short run."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    assert main(_simulate(alanine, weights, folder, "--steps", "40")) == 0
+    return folder
+
+
+def _simulate(alanine, weights, folder, *more):
+    return [
+        "ai2bmd", "simulate", str(alanine), "--weights", str(weights), "-o", str(folder), "--record", "10",
+        "--timestep", "0.1", "--minimise", "5", "--equilibration", "10", *more,
+    ]  # fmt: skip
+
+
+def test_energy_and_forces(alanine, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["ai2bmd", "energy", str(alanine), "--weights", str(weights), "--solvent", "gb", "-o", str(out)]) == 0
+    assert "eV (bonded" in capsys.readouterr().out
+    told = json.loads((out / "energy.json").read_text())
+    assert told["total_ev"] == pytest.approx(told["bonded_ev"] + told["nonbonded_ev"] + told["solvent_ev"])
+    assert told["units"] == 1 and told["nonbonded_ev"] == 0  # a single unit: all of it is the network's
+    with np.load(out / "forces.npz") as forces:
+        assert forces["total"].shape == (22, 3)
+    assert (out / "run.json").is_file()
+
+
+def test_fragments(example, tmp_path, capsys):
+    paths = [str(example(name)) for name in ("chignolin", "trpcage")]
+    assert main(["ai2bmd", "fragment", *paths, "-o", str(tmp_path / "out")]) == 0
+    assert "10 dipeptides, 19 units, charge -2" in capsys.readouterr().out
+    told = json.loads((tmp_path / "out" / "trpcage" / "fragments.json").read_text())
+    assert told["n_dipeptides"] == 20 and told["units"][1]["name"] == "ACENME"
+
+
+def test_a_run_writes_what_it_says(ran, alanine):
+    names = {path.name for path in ran.iterdir()}
+    assert names >= {
+        "trajectory.dcd", "topology.pdb", "energies.csv", "energies.png", "final.pdb", "rmsd.csv", "rmsf.csv",
+        "ramachandran.png", "couplings.csv", "analysis.json", "run.json", "torsions.npz",
+    }  # fmt: skip
+    table = read_table(ran / "energies.csv")
+    assert list(table["step"])[:3] == [-50, -40, -30] and list(table["step"])[-1] == 40
+    couplings = read_table(ran / "couplings.csv")
+    assert list(couplings["resname"]) == ["ALA"] and 0 < couplings["j_hn_ha_hz"][0] < 11
+    assert read_structure(ran / "final.pdb").n_atoms == read_structure(alanine).n_atoms
+    told = json.loads((ran / "run.json").read_text())
+    assert told["ns_per_day"] > 0 and told["minimisation"]["steps"] <= 5
+
+
+def test_a_run_goes_on_as_one_that_was_not_stopped(ran, alanine, weights, tmp_path):
+    folder = tmp_path / "out"
+    assert main(_simulate(alanine, weights, folder, "--steps", "20")) == 0
+    assert main(_simulate(alanine, weights, folder, "--steps", "40", "--resume")) == 0
+    for name in ("trajectory.dcd", "energies.csv", "final.pdb"):
+        assert (folder / name).read_bytes() == (ran / name).read_bytes()
+
+
+def test_what_cannot_be_simulated(example, alanine, weights, tmp_path, capsys):
+    def refused(*argv):
+        assert main([*argv, "-o", str(tmp_path / "none")]) == 2
+        assert not (tmp_path / "none").exists()
+        message = capsys.readouterr().err
+        assert message.count("jaxprot: error:") == 1
+        return message
+
+    assert "no such file" in refused("ai2bmd", "energy", "none.pdb", "--weights", str(weights))
+    heavy = read_structure(alanine)
+    write_structure(heavy.select(heavy.element != "H"), tmp_path / "heavy.pdb")
+    message = refused("ai2bmd", "fragment", str(tmp_path / "heavy.pdb"))
+    assert "heavy.pdb" in message and "ai2bmd prepare" in message
+    message = refused("ai2bmd", "simulate", str(example("ubiquitin")), "--weights", str(weights))
+    assert "ACE" in message
+    message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--resume")
+    assert "no restart/state.npz" in message
+    assert "timestep" in refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--timestep", "0")
+    (tmp_path / "wrong.ckpt").write_bytes(b"no checkpoint")
+    assert "wrong.ckpt" in refused("ai2bmd", "energy", str(alanine), "--weights", str(tmp_path / "wrong.ckpt"))
+
+
+@pytest.mark.slow
+def test_a_raw_structure_is_prepared(example, tmp_path, capsys):
+    pytest.importorskip("pdbfixer")
+    raw = read_structure(example("trpcage"))
+    heavy = raw.select((raw.element != "H") & ~np.isin(raw.res_name, ["ACE", "NME"])[raw.atom_residue])
+    missing = heavy.select(~((heavy.atom_name == "NH1") & (heavy.res_name[heavy.atom_residue] == "ARG")))
+    write_structure(missing, tmp_path / "raw.pdb")
+    assert main(["ai2bmd", "prepare", str(tmp_path / "raw.pdb"), "-o", str(tmp_path / "out")]) == 0
+    made = read_structure(tmp_path / "out" / "prepared.pdb")
+    assert made.n_atoms == raw.n_atoms and made.res_name[0] == "ACE" and made.res_name[-1] == "NME"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any("NH1" in line for line in report["heavy_atoms_added"])
+    assert "charge" in capsys.readouterr().out
+    broken = heavy.select(~np.isin(heavy.resid[heavy.atom_residue], [8, 9]))
+    write_structure(broken, tmp_path / "broken.pdb")
+    assert main(["ai2bmd", "prepare", str(tmp_path / "broken.pdb"), "-o", str(tmp_path / "out2")]) == 2
+    assert "the chain is broken at" in capsys.readouterr().err
