@@ -12,6 +12,7 @@ from flax import nnx
 from jaxprot.ai2bmd import predict
 from jaxprot.ai2bmd.potential import Potential, PotentialConfig
 from jaxprot.core.errors import InputError
+from jaxprot.io.structures import read_structure
 from jaxprot.visnet import weights
 from jaxprot.visnet.config import ViSNetConfig
 from jaxprot.visnet.model import ViSNet
@@ -25,6 +26,17 @@ def network():
     net.atomref[...] = jnp.arange(20) * -10.0
     net.mean[...] = jnp.array([0.25])
     return net
+
+
+@pytest.fixture(scope="module")
+def alanine(root):
+    """A single unit, which compiles fast."""
+    return read_structure(root / "tests" / "alanine.pdb")
+
+
+@pytest.fixture(scope="module")
+def small(network, alanine):
+    return Potential(network, alanine, PotentialConfig(solvent="gb"))
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +58,20 @@ def test_the_published_energy_and_forces_of_chignolin(published, goldens):
     np.testing.assert_allclose(found.total_forces, arrays["total_forces"], atol=1e-5)
 
 
-def test_forces_are_the_slope_of_the_energy(potential):
+def test_forces_are_the_slope_of_the_energy(small):
     rng = np.random.default_rng(0)
-    start = np.asarray(potential.structure.xyz, np.float64)
-    forces = potential.evaluate(start).total_forces
+    start = np.asarray(small.structure.xyz, np.float64)
+    forces = small.evaluate(start).total_forces
     for _ in range(3):
         direction = rng.normal(size=start.shape)
         direction /= np.linalg.norm(direction)
         step = 2e-3
-        change = [potential.evaluate(start + sign * step * direction).energy for sign in (1, -1)]
+        change = [small.evaluate(start + sign * step * direction).energy for sign in (1, -1)]
         # The network is float32: its energies, some eV, have 1e-6 eV of noise.
         assert (change[0] - change[1]) / (2 * step) == pytest.approx(-np.sum(forces * direction), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_forces_are_the_slope_in_float64(network, chignolin):
     with jax.enable_x64(True):
         potential = Potential(network, chignolin, PotentialConfig(relax="published"))
@@ -80,12 +93,14 @@ def test_forces_are_the_slope_in_float64(network, chignolin):
             assert slope == pytest.approx(-np.sum(forces * direction), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_no_net_force_without_solvent_or_with(potential):
     found = potential.evaluate()
     assert set(found.energies) == {"bonded", "nonbonded", "solvent"}
     assert np.abs(found.total_forces.sum(0)).max() < 2e-5
 
 
+@pytest.mark.slow
 def test_published_forces_leave_out_those_on_caps(network, chignolin, potential):
     other = Potential(network, chignolin, PotentialConfig(caps="compat", solvent="gb"))
     mine, theirs = potential.evaluate(), other.evaluate()
@@ -95,6 +110,7 @@ def test_published_forces_leave_out_those_on_caps(network, chignolin, potential)
     assert np.abs(theirs.total_forces.sum(0)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_molecule_may_be_turned_moved_and_reordered(network, potential, chignolin, edit):
     from scipy.spatial.transform import Rotation
 
@@ -111,6 +127,7 @@ def test_a_molecule_may_be_turned_moved_and_reordered(network, potential, chigno
     np.testing.assert_allclose(again.total_forces, found.total_forces[order], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_units_may_go_through_the_network_a_few_at_a_time(network, chignolin, potential):
     few = Potential(network, chignolin, PotentialConfig(solvent="gb", pairs=1200)).evaluate()
     whole = potential.evaluate()
@@ -118,21 +135,22 @@ def test_units_may_go_through_the_network_a_few_at_a_time(network, chignolin, po
     np.testing.assert_allclose(few.total_forces, whole.total_forces, atol=1e-5)
 
 
-def test_references_are_kept_apart(network, potential, chignolin):
-    made = potential.fragmentation
+def test_references_are_kept_apart(network, small, alanine):
+    made = small.fragmentation
     expected = float((made.row_sign * -10.0 * made.row_z).sum()) + 0.25 * made.unit_sign.sum()
-    assert potential.references == {"bonded": pytest.approx(expected)}
-    energy, leaves = potential.pure()
-    plain = float(jax.jit(energy)(leaves, jnp.asarray(chignolin.xyz)))
-    assert potential.evaluate().energy == pytest.approx(plain + expected, abs=1e-2)
+    assert small.references == {"bonded": pytest.approx(expected)}
+    energy, leaves = small.pure()
+    plain = float(jax.jit(energy)(leaves, jnp.asarray(alanine.xyz)))
+    assert small.evaluate().energy == pytest.approx(plain + expected, abs=1e-2)
 
 
-def test_weights_are_not_differentiated_in_silence(potential, chignolin):
-    energy, leaves = potential.pure()
+def test_weights_are_not_differentiated_in_silence(small, alanine):
+    energy, leaves = small.pure()
     with pytest.raises(Exception, match="custom_jvp|closed-over|Tracer"):
-        jax.grad(lambda net: energy(leaves._replace(network=net), jnp.asarray(chignolin.xyz)))(leaves.network)
+        jax.grad(lambda net: energy(leaves._replace(network=net), jnp.asarray(alanine.xyz)))(leaves.network)
 
 
+@pytest.mark.slow
 def test_a_whole_molecule_needs_no_fragments(network, chignolin):
     whole = Potential(network, chignolin, PotentialConfig(mode="whole"))
     found = whole.evaluate()
@@ -147,7 +165,7 @@ def test_a_whole_molecule_needs_no_fragments(network, chignolin):
     assert np.isnan(whole.evaluate(crowded).energy)  # more neighbours than the table holds
 
 
-def test_a_calculator_of_ase(network, chignolin, tmp_path):
+def test_a_calculator_of_ase(network, alanine, tmp_path):
     pytest.importorskip("ase")
     import ase
 
@@ -155,24 +173,24 @@ def test_a_calculator_of_ase(network, chignolin, tmp_path):
 
     path = tmp_path / "w.safetensors"
     weights.save(path, SMALL, weights.tensors_of(network))
-    calculator = Calculator(chignolin, path)
+    calculator = Calculator(alanine, path)
     z = calculator.potential.z
-    atoms = ase.Atoms(numbers=z, positions=chignolin.xyz)
+    atoms = ase.Atoms(numbers=z, positions=alanine.xyz)
     atoms.calc = calculator
     expected = calculator.potential.evaluate()
     assert atoms.get_potential_energy() == pytest.approx(expected.energy)
     np.testing.assert_allclose(atoms.get_forces(), expected.total_forces, atol=1e-6)
-    other = ase.Atoms(numbers=z[::-1], positions=chignolin.xyz)
+    other = ase.Atoms(numbers=z[::-1], positions=alanine.xyz)
     other.calc = calculator
     with pytest.raises(InputError, match="order"):
         other.get_potential_energy()
 
 
-def test_energies_are_written(potential, tmp_path):
-    found = potential.evaluate()
-    assert predict.write(found, potential, tmp_path) == ["energy.json", "forces.npz"]
+def test_energies_are_written(small, tmp_path):
+    found = small.evaluate()
+    assert predict.write(found, small, tmp_path) == ["energy.json", "forces.npz"]
     told = json.loads((tmp_path / "energy.json").read_text())
-    assert told["total_ev"] == pytest.approx(found.energy) and told["units"] == 19 and told["charge"] == -2
+    assert told["total_ev"] == pytest.approx(found.energy) and told["units"] == 1 and told["charge"] == 0
     with np.load(tmp_path / "forces.npz") as z:
         np.testing.assert_array_equal(z["total"], found.total_forces)
         assert set(z.files) == {"total", "bonded", "nonbonded", "solvent"}
@@ -182,18 +200,16 @@ def test_energies_are_written(potential, tmp_path):
     ("wrong", "message"),
     [({"caps": "none"}, "caps"), ({"mode": "whole", "solvent": "gb"}, "solvent needs"), ({"bogus": 1}, "bogus")],
 )
-def test_options_that_make_no_sense(network, chignolin, wrong, message):
+def test_options_that_make_no_sense(network, alanine, wrong, message):
     with pytest.raises(InputError, match=message):
-        predict.Predictor(network).potential(chignolin, **wrong)
+        predict.Predictor(network).potential(alanine, **wrong)
 
 
-def test_positions_that_make_no_sense(potential, network, chignolin):
+def test_positions_that_make_no_sense(small, network, alanine):
     with pytest.raises(InputError, match="expected"):
-        potential.evaluate(np.zeros((3, 3)))
+        small.evaluate(np.zeros((3, 3)))
     with pytest.raises(InputError, match="not finite"):
-        potential.evaluate(np.full_like(chignolin.xyz, np.nan))
-    bromine = dataclasses.replace(
-        chignolin, element=np.where(np.arange(chignolin.n_atoms) == 5, "BR", chignolin.element)
-    )
+        small.evaluate(np.full_like(alanine.xyz, np.nan))
+    bromine = dataclasses.replace(alanine, element=np.where(np.arange(alanine.n_atoms) == 5, "BR", alanine.element))
     with pytest.raises(InputError, match="knows those below"):
         Potential(network, bromine, PotentialConfig(mode="whole"))
