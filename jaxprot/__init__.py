@@ -14,7 +14,21 @@ from typing import TYPE_CHECKING, Any
 from jaxprot._version import __version__
 
 if TYPE_CHECKING:  # the names below, for type checkers and editors
-    from jaxprot import core, cryostar, io, ops, plots, proteinmpnn, rmsfnet, thermompnn, train, weights
+    from jaxprot import (
+        ai2bmd,
+        core,
+        cryostar,
+        io,
+        md,
+        ops,
+        plots,
+        proteinmpnn,
+        rmsfnet,
+        thermompnn,
+        train,
+        visnet,
+        weights,
+    )
     from jaxprot.citations import cite
     from jaxprot.core.errors import CheckpointError, DownloadError, InputError, JaxprotError, OutputError
     from jaxprot.core.structure import Structure
@@ -41,7 +55,10 @@ _NAMES = {
     "DownloadError": "jaxprot.core.errors",
     "OutputError": "jaxprot.core.errors",
 }
-_MODULES = ("core", "cryostar", "io", "ops", "plots", "proteinmpnn", "rmsfnet", "thermompnn", "train", "weights")
+_MODULES = (
+    *("ai2bmd", "core", "cryostar", "io", "md", "ops", "plots", "proteinmpnn", "rmsfnet", "thermompnn", "train"),
+    *("visnet", "weights"),
+)
 
 __all__ = [
     "CheckpointError",
@@ -52,11 +69,13 @@ __all__ = [
     "Structure",
     "Volume",
     "__version__",
+    "ai2bmd",
     "cite",
     "core",
     "cryostar",
     "io",
     "load",
+    "md",
     "ops",
     "plots",
     "proteinmpnn",
@@ -66,6 +85,7 @@ __all__ = [
     "rmsfnet",
     "thermompnn",
     "train",
+    "visnet",
     "weights",
     "write_map",
     "write_structure",

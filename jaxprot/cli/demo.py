@@ -26,6 +26,14 @@ _RUNS = {
         ),
         ("cryostar analyze", ["OUT:run", "--clusters", "4"], "run/analysis"),
     ],
+    "ai2bmd": [
+        ("ai2bmd fragment", ["EXAMPLE:chignolin.pdb"], "chignolin"),
+        (
+            "ai2bmd simulate",
+            ["EXAMPLE:alanine.pdb", "--solvent", "gb", "--steps", "1000", "--record", "10", "--equilibration", "50"],
+            "alanine",
+        ),
+    ],
 }
 _SHOWN = 5
 HINGE = 45.0
@@ -37,7 +45,7 @@ _GAP = 5.0  # Å
 class DemoOptions:
     """Options of `demo`."""
 
-    system: tyro.conf.Positional[Literal["thermompnn", "proteinmpnn", "rmsfnet", "cryostar"]] = "thermompnn"
+    system: tyro.conf.Positional[Literal["thermompnn", "proteinmpnn", "rmsfnet", "cryostar", "ai2bmd"]] = "thermompnn"
     """Whose example to run."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
     """Folder for the results (default: jaxprot-demo/SYSTEM); results of an earlier demo are replaced."""
@@ -50,7 +58,8 @@ def demo(options: DemoOptions) -> int:
 
     The map that `rmsfnet` needs is simulated, with noise, and kept with its model in the folder `inputs`. `cryostar`
     has no weights: 400 particle images of two ubiquitins that open like a book are simulated, and a network is trained
-    on them, in less than a minute.
+    on them, in less than a minute. `ai2bmd` tells how chignolin is cut into units, and moves an alanine between caps for
+    a picosecond.
     """
     from jaxprot.cli.main import run
 

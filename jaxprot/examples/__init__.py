@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NAMES = ("ubiquitin", "trpcage", "chignolin")
+NAMES = ("ubiquitin", "trpcage", "chignolin", "alanine")
 
 
 def path(name: str) -> Path:

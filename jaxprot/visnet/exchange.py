@@ -133,9 +133,9 @@ def _product_vjp(saved, g):
     return carry(g, source, where), carry_back(g, target, where), None
 
 
-carry.defvjp(lambda *args: (carry(*args), args), _carry_vjp)
-carry_back.defvjp(lambda *args: (carry_back(*args), args), _carry_back_vjp)
-product.defvjp(lambda *args: (product(*args), args), _product_vjp)
+carry.defvjp(lambda a, b, where: (carry(a, b, where), (*lax.optimization_barrier((a, b)), where)), _carry_vjp)
+carry_back.defvjp(lambda a, b, where: (carry_back(a, b, where), (*lax.optimization_barrier((a, b)), where)), _carry_back_vjp)
+product.defvjp(lambda a, b, where: (product(a, b, where), (*lax.optimization_barrier((a, b)), where)), _product_vjp)
 
 
 @jax.custom_vjp

@@ -29,9 +29,9 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def alanine(root):
+def alanine(example):
     """A single unit, which compiles fast."""
-    return read_structure(root / "tests" / "alanine.pdb")
+    return read_structure(example("alanine"))
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_a_calculator_of_ase(network, alanine, tmp_path):
     pytest.importorskip("ase")
     import ase
 
-    from jaxprot.ai2bmd.calculator import Calculator
+    from jaxprot.ai2bmd import Calculator
 
     path = tmp_path / "w.safetensors"
     weights.save(path, SMALL, weights.tensors_of(network))

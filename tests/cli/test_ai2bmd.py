@@ -29,8 +29,8 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alanine(root):
-    return root / "tests" / "alanine.pdb"
+def alanine(example):
+    return example("alanine")
 
 
 @pytest.fixture(scope="module")
