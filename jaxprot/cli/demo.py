@@ -58,7 +58,7 @@ def demo(options: DemoOptions) -> int:
 
     The map that `rmsfnet` needs is simulated, with noise, and kept with its model in the folder `inputs`. `cryostar`
     has no weights: 400 particle images of two ubiquitins that open like a book are simulated, and a network is trained
-    on them, in less than a minute. `ai2bmd` tells how chignolin is cut into units, and moves an alanine between caps for
+    on them, in less than a minute. `ai2bmd` tells how chignolin is cut into units, and moves an alanine between caps
     a picosecond.
     """
     from jaxprot.cli.main import run
