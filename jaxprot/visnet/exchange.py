@@ -14,7 +14,7 @@ Pairs are (b, i, j, ...): target i, and source in slot j.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,15 @@ def _present(x: Array, where: Table | None) -> Array:
     return x if where is None else jnp.where(where.present.reshape(*where.present.shape, *(1,) * (x.ndim - 3)), x, 0)
 
 
+def _kept(arrays: Any) -> Any:
+    """What a derivative needs, under names of its own.
+
+    JAX 0.10 mixes up what it passes on from a scan's arguments where a rule keeps its arguments themselves and is
+    differentiated twice.
+    """
+    return lax.optimization_barrier(arrays) if jax.tree.leaves(arrays) else arrays
+
+
 def spread(x: Array, slots: int) -> Array:
     """Values (b, n, ...) of the target at each pair."""
     return jnp.broadcast_to(x[:, :, None], (*x.shape[:2], slots, *x.shape[2:]))
@@ -70,7 +79,7 @@ def flip(x: Float[Array, "b i j h"], where: Table | None) -> Float[Array, "b i j
     return _present(gather(x.reshape(x.shape[0], -1, *x.shape[3:]), where.reverse), where)
 
 
-flip.defvjp(lambda x, where: (flip(x, where), where), lambda where, g: (flip(_present(g, where), where), None))
+flip.defvjp(lambda x, where: (flip(x, where), _kept(where)), lambda where, g: (flip(_present(g, where), where), None))
 
 
 @jax.custom_vjp
@@ -87,8 +96,8 @@ def collect(x: Float[Array, "b i j h"], where: Table | None) -> Float[Array, "b 
     return _sum(jnp.swapaxes(x, 1, 2) if where is None else flip(_present(x, where), where), 2)
 
 
-to_pairs.defvjp(lambda x, where: (to_pairs(x, where), where), lambda where, g: (collect(g, where), None))
-collect.defvjp(lambda x, where: (collect(x, where), where), lambda where, g: (to_pairs(g, where), None))
+to_pairs.defvjp(lambda x, where: (to_pairs(x, where), _kept(where)), lambda where, g: (collect(g, where), None))
+collect.defvjp(lambda x, where: (collect(x, where), _kept(where)), lambda where, g: (to_pairs(g, where), None))
 
 
 @jax.custom_vjp
@@ -133,9 +142,9 @@ def _product_vjp(saved, g):
     return carry(g, source, where), carry_back(g, target, where), None
 
 
-carry.defvjp(lambda a, b, where: (carry(a, b, where), (*lax.optimization_barrier((a, b)), where)), _carry_vjp)
-carry_back.defvjp(lambda a, b, where: (carry_back(a, b, where), (*lax.optimization_barrier((a, b)), where)), _carry_back_vjp)
-product.defvjp(lambda a, b, where: (product(a, b, where), (*lax.optimization_barrier((a, b)), where)), _product_vjp)
+carry.defvjp(lambda *args: (carry(*args), _kept(args)), _carry_vjp)
+carry_back.defvjp(lambda *args: (carry_back(*args), _kept(args)), _carry_back_vjp)
+product.defvjp(lambda *args: (product(*args), _kept(args)), _product_vjp)
 
 
 @jax.custom_vjp

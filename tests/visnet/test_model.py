@@ -104,7 +104,7 @@ def test_derivatives_are_those_of_finite_differences(kind, layout, build, molecu
 
         slopes = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
         (by_params, by_positions), (_, forces) = slopes(params, molecules.positions)
-        h = 1e-5
+        h = 1e-6
         up, down = (loss(params, molecules.positions + sign * h * step) for sign in (1, -1))
         np.testing.assert_allclose((up[1][0] - down[1][0]) / (2 * h), -jnp.sum(forces * step), rtol=1e-6)
         np.testing.assert_allclose((up[0] - down[0]) / (2 * h), jnp.sum(by_positions * step), rtol=1e-5)
