@@ -27,7 +27,7 @@ def config() -> TrainConfig:
             ema=0.995,
         ),
         steps=9000,
-        micro=0,
+        micro=2,  # about a thousand pairs of atoms, whose arrays stay in a CPU's cache
         evaluate_every=2000,
         save_every=500,
         log_every=50,

@@ -28,14 +28,14 @@ from jaxprot.core import residues
 from jaxprot.core.errors import InputError
 from jaxprot.core.structure import Structure
 from jaxprot.visnet.config import ViSNetConfig
-from jaxprot.visnet.model import ViSNet
+from jaxprot.visnet.model import ViSNet, energy_and_forces
 from jaxprot.visnet.neighbours import Molecules, degrees, table
 
 Mode = Literal["fragment", "whole"]
 SolventModel = Literal["none", "gb"]
 
-PAIRS = 1 << 15
-"""Pairs of atoms that go through the network at once; bounds the memory, whatever the size of the protein."""
+PAIRS = 1 << 17
+"""Pairs of atoms that go through the network at once on a GPU; bounds the memory, whatever the size of the protein."""
 
 SIZES = (12, 20, 28, 36, 44)
 """Padded atoms of units: ACE-NMEs have 12, dipeptides 19 to 36, those of a disulfide 44."""
@@ -55,7 +55,7 @@ class PotentialConfig:
       relax: how caps are relaxed, see `caps.relax`.
       solvent: `gb`, generalised Born (OBC2) with the force field's charges, or `none` for vacuum.
       sizes: numbers of atoms that units are padded to, ascending; each that occurs is a program to compile.
-      pairs: pairs of atoms that go through the network at once.
+      pairs: pairs of atoms that go through the network at once; None for what suits the processor.
     """
 
     mode: Mode = "fragment"
@@ -63,7 +63,7 @@ class PotentialConfig:
     relax: Relax = "published"
     solvent: SolventModel = "none"
     sizes: tuple[int, ...] = SIZES
-    pairs: int = PAIRS
+    pairs: int | None = None
 
     def __post_init__(self):
         choices = {
@@ -75,7 +75,7 @@ class PotentialConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if self.pairs < 1:
+        if self.pairs is not None and self.pairs < 1:
             raise ValueError(f"pairs must be at least 1, got {self.pairs}")
         if self.mode == "whole" and self.solvent != "none":
             raise ValueError("a solvent needs mode='fragment', whose force field has the charges")
@@ -199,18 +199,10 @@ class Potential:
 
     def _units(self, network: Any, z: Array, positions: Array) -> Array:
         """Energies (units,) of padded units (units, a, 3), some at a time; derivatives are by positions alone."""
-        cfg, (count, atoms) = self.cfg, z.shape
 
         def both(positions: Array) -> tuple[Array, Array]:
             near = (positions - positions[:, :1]).astype(self._narrow)
-            size = max(1, cfg.pairs // atoms**2)
-            if count <= size:
-                return self._energies_and_forces(network, z, near)
-            parts = -(-count // size)
-            size = -(-count // parts)
-            rows = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
-            found = jax.lax.map(lambda row: self._energies_and_forces(network, z[row], near[row]), jnp.asarray(rows))
-            return tuple(leaf.reshape(parts * size, *leaf.shape[2:])[:count] for leaf in found)  # type: ignore[return-value]
+            return energy_and_forces(self._apply, network, Molecules(z, near), self._at_once(z.shape[1]))
 
         # One visit gives energies and forces; the rule hands the forces to whoever differentiates, so that nothing of
         # the network is stored. Weights are closed over: asking for a derivative by them is refused, not answered by 0.
@@ -226,13 +218,11 @@ class Potential:
 
         return energies(positions)
 
-    def _energies_and_forces(self, network: Any, z: Array, positions: Array) -> tuple[Array, Array]:
-        def total(positions: Array) -> tuple[Array, Array]:
-            out = self._apply(network, Molecules(z, positions))
-            return jnp.sum(out), out
-
-        slope, value = jax.grad(total, has_aux=True)(positions)
-        return value, -slope
+    def _at_once(self, atoms: int) -> int | None:
+        """Units that go through the network at once; None leaves it to the network, which knows what fits a cache."""
+        if self.cfg.pairs is None and jax.default_backend() == "cpu":
+            return None
+        return max(1, (self.cfg.pairs or PAIRS) // atoms**2)
 
     def _whole(self, leaves: Leaves, xyz: Array) -> Array:
         near = self._rounded(xyz)[None]

@@ -43,6 +43,7 @@ class BucketBatches:
       items: padded items per batch.
       bucket: padded length of a length.
       cost: items of a padded length, where they are others than the length itself (pairs of atoms).
+      most: examples of a batch at most, so that short ones are not seen in a few large batches alone.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class BucketBatches:
         items: int,
         bucket: Callable[[int], int] = bucket_length,
         cost: Callable[[int], int] = int,
+        most: int | None = None,
     ):
         self.buckets = np.array([bucket(int(n)) for n in lengths])
         self.items = items
-        self.sizes = {int(b): max(1, round(items / int(cost(b)))) for b in np.unique(self.buckets)}
+        sizes = {int(b): max(1, round(items / int(cost(b)))) for b in np.unique(self.buckets)}
+        self.sizes = sizes if most is None else {bucket: min(size, most) for bucket, size in sizes.items()}
         self.per_epoch = sum(-(-int((self.buckets == b).sum()) // n) for b, n in self.sizes.items())
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 

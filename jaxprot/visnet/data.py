@@ -160,6 +160,7 @@ class EnergyForceTask:
       data: files (see `read_snapshots`), or folders of them.
       model: sizes of the network.
       pairs: of a batch.
+      most: molecules of a batch at most: N-methylacetamide, the overlap of all units, is much smaller than they are.
       units: of the files.
       exclude: names of molecules that are left out of training; they are evaluated apart (generalisation).
       held: share of the conformations that are held back and select the best weights: whole cells of 30 degrees of φ
@@ -177,6 +178,7 @@ class EnergyForceTask:
     data: tuple[str, ...]
     model: ViSNetConfig = ViSNetConfig()
     pairs: int = 16384
+    most: int = 16
     units: Literal["ev", "hartree"] = "ev"
     exclude: tuple[str, ...] = ()
     held: float = 0.1
@@ -254,7 +256,7 @@ class EnergyForceTask:
 
     @functools.cached_property
     def _batches(self) -> BucketBatches:
-        return BucketBatches(self.examples[1], self.pairs, bucket=_padded, cost=np.square)
+        return BucketBatches(self.examples[1], self.pairs, bucket=_padded, cost=np.square, most=self.most)
 
     def build(self, key: PRNGKeyArray) -> ViSNet:
         """A network with the references and the scale of the data."""

@@ -156,6 +156,12 @@ def read(path: str | os.PathLike, **config: Any) -> tuple[ViSNetConfig, dict[str
     return cfg, fill(shapes(cfg), tensors, OFFICIAL, IGNORED, str(path))
 
 
+def portable_form(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(tensors, header) of a portable file that holds what a published one does; errors as `read`."""
+    cfg, tensors = read(path)
+    return tensors, {"config": dataclasses.asdict(cfg)}
+
+
 def _read_portable(
     path: pathlib.Path, tensors: dict[str, np.ndarray], header: Mapping[str, Any], config: Mapping[str, Any]
 ) -> tuple[ViSNetConfig, dict[str, np.ndarray]]:

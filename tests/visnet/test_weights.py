@@ -9,7 +9,7 @@ import jaxprot
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.visnet import predict, weights
 from jaxprot.visnet.config import ViSNetConfig
-from jaxprot.weights import portable, torch_file
+from jaxprot.weights import inspect, portable, torch_file
 
 SIZES = {"hidden": 8, "layers": 3, "heads": 2, "rbf": 4, "max_z": 9}
 CONFIGS = {
@@ -106,3 +106,11 @@ def test_other_weights_are_refused(tmp_path):
     torch_file.write_torch_file({"a.weight": np.zeros((2, 2), np.float32)}, tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match="is this another model"):
         predict.load(tmp_path / "b.pt")
+
+
+def test_a_converted_file_tells_its_sizes(tmp_path):
+    cfg, values = CONFIGS["paper"], tensors(CONFIGS["paper"])
+    weights.export_official(tmp_path / "a.ckpt", cfg, values)
+    assert inspect.convert(tmp_path / "a.ckpt", tmp_path / "b.safetensors")["system"] == "visnet"
+    found, read = weights.read(tmp_path / "b.safetensors")
+    assert found == cfg and all((read[key] == values[key]).all() for key in values)
