@@ -1,12 +1,15 @@
 """Timings of AI2BMD's parts.
 
     python scripts/bench_ai2bmd.py network --weights visnet.ckpt --fragments fragments.npz --output bench.json
+    python scripts/bench_ai2bmd.py step chignolin.pdb abd.pdb --solvent gb
 
 `network`: energies and forces of all fragments of a protein, in padded batches of few sizes, after compilation; and the
 gradient of a loss of energies and forces, as in training. CPU seconds, so that they are those of one thread where the
 process is held to one core (`taskset -c 0`). Without `--weights` the network is that of AI2BMD's likely family with
 random weights, and without `--fragments` molecules are random clouds of as many atoms as the fragments of chignolin:
 both take about the same time. The matrix products of the network would take `matmul_s` at the speed of a large one.
+
+`step`: energy and forces of whole proteins with the shipped potential, wall and CPU seconds.
 """
 
 from __future__ import annotations
@@ -183,6 +186,33 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def step(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The part `step`."""
+    import resource
+
+    import jax
+    import jax.numpy as jnp
+
+    from jaxprot.ai2bmd import predict
+
+    predictor, out = predict.load(args.weights), []
+    for path in args.structures:
+        potential = predictor.potential(path, solvent=args.solvent)
+        with jax.enable_x64(True):
+            positions = jnp.asarray(potential.structure.xyz, jnp.float64)
+            begin = time.perf_counter()
+            program = jax.jit(potential.field).lower(potential.leaves, positions).compile()
+            compiled = time.perf_counter() - begin
+            wall, cpu = best(lambda: program(potential.leaves, positions), args.repeats)  # noqa: B023
+        atoms = len(potential.z)
+        out.append({
+            "structure": path.name, "atoms": atoms, "units": potential.fragmentation.n_units, "compile_s": compiled,
+            "wall_s": wall, "cpu_s": cpu, "wall_us_per_atom": 1e6 * wall / atoms,
+            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        })  # fmt: skip
+    return out
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,6 +232,12 @@ def main(argv: list[str] | None = None) -> int:
     part.add_argument("--at-once", type=int, nargs="*", default=[2], help="of which so many are computed together")
     part.add_argument("--repeats", type=int, default=5)
     part.add_argument("--output", type=pathlib.Path, help="JSON file")
+    part = parts.add_parser("step", help="energy and forces of whole proteins")
+    part.add_argument("structures", type=pathlib.Path, nargs="+", help="capped proteins with hydrogens")
+    part.add_argument("--weights", default="ai2bmd", help="name or file")
+    part.add_argument("--solvent", choices=["none", "gb"], default="none")
+    part.add_argument("--repeats", type=int, default=10)
+    part.add_argument("--output", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
 
     import jax
@@ -210,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     from jaxprot.io.outputs import versions, write_json
 
     try:
-        figures = {"network": network}[args.part](args)
+        figures = {"network": network, "step": step}[args.part](args)
     except (JaxprotError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
