@@ -110,14 +110,13 @@ class Integrator:
 
         self.field, self.dynamics, self.replicas = field, dynamics, replicas
         self.masses = np.asarray(masses, np.float64)
-        self._init, _ = self._made(simulate, lambda positions, **_: jnp.zeros_like(positions), dynamics.friction)
-        self._with_friction = lambda friction: self._made(simulate, self._forces, friction)[1]
+        self._init, _ = self._made(simulate, lambda positions, **_: jnp.zeros_like(positions), dynamics.friction, 1.0)
+        self._step = lambda *arguments: self._made(simulate, *arguments)[1]
         run = self._run if replicas is None else jax.vmap(self._run, in_axes=(0, None, Restraint(None, 0), None, None))
         self._steps = jax.jit(run, donate_argnums=0)
 
-    def _made(self, simulate: Any, forces: Any, friction: Any) -> Any:
+    def _made(self, simulate: Any, forces: Any, friction: Any, dt: Any) -> Any:
         cfg, kT = self.dynamics, BOLTZMANN_EV * self.dynamics.temperature
-        dt = cfg.timestep * FEMTOSECOND
 
         def shift(positions: Array, change: Array, **_: Any) -> Array:
             return positions + change
@@ -177,12 +176,7 @@ class Integrator:
         friction = self.dynamics.friction if friction is None else friction
         if restraint is None:
             restraint = Restraint(np.zeros(len(self.masses)), np.zeros(state.integrator.position.shape))
-        return self._steps(
-            state, leaves, restraint, jnp.asarray(steps, jnp.int64), jnp.asarray(friction, jnp.float64)
-        )
-
-    def _forces(self, positions: Array, *, leaves: Any, restraint: Restraint, **_: Any) -> Array:
-        return self._looked(positions, leaves, restraint)[1]
+        return self._steps(state, leaves, restraint, jnp.asarray(steps, jnp.int64), jnp.asarray(friction, jnp.float64))
 
     def _looked(self, positions: Array, leaves: Any, restraint: Restraint) -> tuple[dict[str, Array], Array]:
         terms, forces = self.field(leaves, positions)
@@ -193,18 +187,27 @@ class Integrator:
     def _run(
         self, state: State, leaves: Any, restraint: Restraint, steps: Array, friction: Array
     ) -> tuple[State, Observed]:
-        apply = self._with_friction(friction)
+        seen: dict[str, Any] = {}
 
-        def step(_: Any, integrator: Any) -> Any:
-            return apply(integrator, leaves=leaves, restraint=restraint)
+        def forces(positions: Array, **_: Any) -> Array:
+            seen["terms"], pull = self._looked(positions, leaves, restraint)
+            return pull
 
-        integrator = jax.lax.fori_loop(0, steps, step, state.integrator)
-        terms, forces = self._looked(integrator.position, leaves, restraint)
-        # The forces of the last step are these but for rounding, unless there was none; without steps they are new.
-        integrator = integrator.set(force=jnp.where(steps > 0, integrator.force, forces))
+        # The step's own trace, not one of its own (jax-md jits it), so that the terms beside the forces can be kept:
+        # the field, whose compilation takes most of the time, is in the program once. A look is a step of no length.
+        dt = jnp.where(steps > 0, self.dynamics.timestep * FEMTOSECOND, 0.0)
+        apply = self._step(forces, friction, dt).__wrapped__
+
+        def step(_: Any, carry: Any) -> Any:
+            integrator, _ = carry
+            return apply(integrator), seen["terms"]
+
+        shapes, _ = jax.eval_shape(self._looked, state.integrator.position, leaves, restraint)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        integrator, terms = jax.lax.fori_loop(0, jnp.maximum(steps, 1), step, (state.integrator, nothing))
         kinetic = 0.5 * jnp.sum(integrator.momentum**2 / integrator.mass)
         temperature = 2 * kinetic / (self.freedom * BOLTZMANN_EV)
-        observed = Observed(terms, kinetic, temperature, integrator.position, forces)
+        observed = Observed(terms, kinetic, temperature, integrator.position, integrator.force)
         return State(integrator, state.step + steps), observed
 
 
@@ -228,8 +231,8 @@ def minimise(
       restraint: springs that are obeyed.
 
     Returns:
-      Positions in Å, and `steps`, `largest_force` (eV/Å), `energy_before` and `energy_after` (eV, without springs). The
-      positions are the last ones, also where `most` steps were not enough: look at `largest_force`.
+      Positions in Å, and `steps`, and `largest_force` before and after in eV/Å. The positions are the last ones, also
+      where `most` steps were not enough: look at `largest_force`.
     """
     from jax_md import minimize
 
@@ -241,7 +244,9 @@ def minimise(
         return field(leaves, positions)[1].astype(positions.dtype) - pull
 
     # jax-md's own first time step, 0.1, is for unit masses of soft spheres; bonds in eV/Å² need far less.
-    init, apply = minimize.fire_descent(forces, lambda r, dr, **_: r + dr, dt_start=0.005, dt_max=0.05)
+    _, apply = minimize.fire_descent(forces, lambda r, dr, **_: r + dr, dt_start=0.005, dt_max=0.05)
+    # Without forces at first, the first step moves nothing and finds them: the field is in the program once.
+    init, _ = minimize.fire_descent(lambda r, **_: jnp.zeros_like(r), lambda r, dr, **_: r + dr, 0.005, 0.05)
 
     def largest(state: Any) -> Array:
         return jnp.sqrt(jnp.max(jnp.sum(state.force**2, -1)))
@@ -249,18 +254,19 @@ def minimise(
     @jax.jit
     def go(leaves: Any, springs: Restraint, positions: Array) -> Any:
         def more(carry: Any) -> Array:
-            state, count = carry
-            return (count < most) & (largest(state) > tolerance) & jnp.isfinite(largest(state))
+            state, count, _ = carry
+            return (count < 1) | ((count <= most) & (largest(state) > tolerance) & jnp.isfinite(largest(state)))
 
         def step(carry: Any) -> Any:
-            state, count = carry
-            return apply(state, leaves=leaves, springs=springs), count + 1
+            state, count, first = carry
+            state = apply(state, leaves=leaves, springs=springs)
+            return state, count + 1, jnp.where(count == 0, largest(state), first)
 
-        state = init(positions, leaves=leaves, springs=springs)
-        state, count = jax.lax.while_loop(more, step, (state, jnp.zeros((), jnp.int32)))
-        before, after = (sum(field(leaves, at)[0].values()) for at in (positions, state.position))
-        return state.position, count, largest(state), before, after
+        zero = jnp.zeros((), positions.dtype)
+        state, count, first = jax.lax.while_loop(more, step, (init(positions), jnp.zeros((), jnp.int32), zero))
+        return state.position, count - 1, first, largest(state)
 
-    found, count, force, before, after = go(leaves, springs, jnp.asarray(positions, jnp.float64))
-    figures = {"largest_force": float(force), "energy_before": float(before), "energy_after": float(after)}
-    return found, {"steps": int(count), **figures}
+    found, count, before, after = go(leaves, springs, jnp.asarray(positions, jnp.float64))
+    return found, {
+        "steps": int(count), "largest_force_before": float(before), "largest_force": float(after)
+    }  # fmt: skip
