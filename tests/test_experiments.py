@@ -12,9 +12,10 @@ from jaxprot.thermompnn.model import ThermoMPNN
 from jaxprot.train import config
 from jaxprot.train.optimisers import optimiser, partition, trainable
 from jaxprot.train.schedules import rates
+from jaxprot.visnet.model import ViSNet
 from jaxprot.weights.module import UnusedKeys
 
-NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN, "cryostar": VAE}
+NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN, "cryostar": VAE, "ai2bmd": ViSNet}
 
 
 def experiments():

@@ -41,10 +41,11 @@ def gradients(params, count, scale=1.0):
 
 def run(tx, params, grads, rates=None):
     """Parameters after every step; rates are arguments of one compiled step, or in `tx` where None."""
-    state, trajectory = tx.init(params), []
+    state, trajectory, traces = tx.init(params), [], []
 
     @jax.jit
     def step(params, state, grad, rate):
+        traces.append(rate)
         extra = {} if rates is None else {"learning_rate": rate}
         updates, state = tx.update(grad, state, params, **extra)
         return optax.apply_updates(params, updates), state
@@ -52,7 +53,7 @@ def run(tx, params, grads, rates=None):
     for i, grad in enumerate(grads):
         params, state = step(params, state, grad, jnp.float32(0 if rates is None else rates[i]))
         trajectory.append(params)
-    assert step._cache_size() == 1
+    assert len(traces) == 1
     return trajectory
 
 
