@@ -1,4 +1,4 @@
-"""What a trajectory of a protein tells: distances to its start, mobility, backbone torsions, ³J couplings."""
+"""What a trajectory of a protein tells: distances to its start, mobility, torsions, ³J couplings, native contacts."""
 
 from __future__ import annotations
 
@@ -104,3 +104,52 @@ def analyse(structure: Structure, frames: np.ndarray, reference: np.ndarray | No
     phi, psi = dihedrals(points[:, :, :4]), dihedrals(points[:, :, 1:])
     coupling = np.where(chain.amide, karplus(phi).mean(0), np.nan)
     return Analysis(rmsd, rmsf, chain, phi, psi, coupling)
+
+
+def native_contacts(
+    structure: Structure,
+    frames: np.ndarray,
+    reference: np.ndarray | None = None,
+    *,
+    reach: float = 4.5,
+    apart: int = 3,
+    softness: float = 5.0,
+    slack: float = 1.8,
+) -> np.ndarray:
+    """Share of the reference's contacts that each frame has: Best, Hummer & Eaton, PNAS 110:17874 (2013), eq. 1.
+
+    Args:
+      structure: of the atoms.
+      frames: (f, N, 3) Å.
+      reference: (N, 3) Å that is native; the structure's own positions if None.
+      reach: Å, heavy atoms so close in the reference are in contact.
+      apart: contacts are between residues more than so many apart in their chain, or of two chains.
+      softness: 1/Å.
+      slack: times its length in the reference, where a contact counts half.
+
+    Returns:
+      (f,) between 0 and 1.
+
+    Raises:
+      InputError: another number of atoms, or no contacts in the reference.
+    """
+    from scipy.spatial import cKDTree
+
+    if frames.ndim != 3 or frames.shape[1:] != (structure.n_atoms, 3):
+        raise InputError(f"{structure.name}: frames {frames.shape}, expected (f, {structure.n_atoms}, 3)")
+    native = np.asarray(structure.xyz if reference is None else reference, np.float64)
+    heavy = np.flatnonzero(~np.isin(structure.element, ("H", "D")))
+    pairs = heavy[cKDTree(native[heavy]).query_pairs(reach, output_type="ndarray")]
+    residue = structure.atom_residue[pairs]
+    chain = structure.res_chain[residue]
+    pairs = pairs[(chain[:, 0] != chain[:, 1]) | (np.abs(residue[:, 0] - residue[:, 1]) > apart)]
+    if not len(pairs):
+        raise InputError(f"{structure.name}: no contacts within {reach} Å between residues more than {apart} apart")
+    length = jnp.asarray(np.linalg.norm(native[pairs[:, 0]] - native[pairs[:, 1]], axis=-1), jnp.float32)
+    first, second = jnp.asarray(pairs.T)
+
+    def share(frame):
+        distance = jnp.linalg.norm(frame[first] - frame[second], axis=-1)
+        return jnp.mean(jax.nn.sigmoid(softness * (slack * length - distance)))
+
+    return np.asarray(jax.jit(lambda places: jax.lax.map(share, places))(jnp.asarray(frames, jnp.float32)))

@@ -51,3 +51,11 @@ def test_frames_of_another_molecule(trpcage):
     for frames in (np.zeros((0, trpcage.n_atoms, 3)), np.zeros((2, 5, 3))):
         with pytest.raises(InputError, match="frames"):
             analysis.analyse(trpcage, frames)
+
+
+def test_native_contacts_break_as_the_chain_opens(trpcage):
+    frames = np.stack([trpcage.xyz, trpcage.xyz * 1.05, trpcage.xyz * 2.5])
+    found = analysis.native_contacts(trpcage, frames)
+    assert found[0] > 0.99 and found[0] > found[1] > 0.95 and found[2] < 0.01
+    with pytest.raises(InputError, match="no contacts"):
+        analysis.native_contacts(trpcage, frames, apart=100)
