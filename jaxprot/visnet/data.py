@@ -244,6 +244,10 @@ class EnergyForceTask:
             out[name] = np.flatnonzero(~back), np.flatnonzero(back)
         return out
 
+    def held_back(self, name: str) -> np.ndarray:
+        """Conformations of a molecule that are never trained on; all of one that is excluded."""
+        return np.arange(len(self.sets[name].energy)) if name in self.exclude else self._rows[name][1]
+
     @functools.cached_property
     def examples(self) -> tuple[np.ndarray, np.ndarray]:
         """(n, 2) molecule and conformation of each training example, and (n,) its number of atoms."""
