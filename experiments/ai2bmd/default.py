@@ -1,7 +1,8 @@
 """The shipped potential: a small ViSNet on capped amino acids, continuous at its cutoff.
 
-`JAXPROT_UNITS` names a folder of labelled units (`Z`, `R`, `E`, `F`; see `jaxprot.visnet.data.read_snapshots`);
-`scripts/prepare_units.py` makes more.
+`JAXPROT_UNITS` names folders of labelled units, with `:` between (`;` on Windows); `Z`, `R`, `E`, `F`, see
+`jaxprot.visnet.data.read_snapshots`. `scripts/prepare_units.py` makes more, and `scripts/stretch_units.py` those with
+stretched bonds of hydrogens, without which dynamics of proteins lets hydrogens of hydroxyls go.
 """
 
 import os
@@ -10,14 +11,14 @@ from jaxprot.train.task import OptimConfig, TrainConfig
 from jaxprot.visnet.config import ViSNetConfig
 from jaxprot.visnet.data import EnergyForceTask
 
-DATA = os.environ.get("JAXPROT_UNITS", "data/units")
+DATA = tuple(os.environ.get("JAXPROT_UNITS", "data/units").split(os.pathsep))
 
 
 def config() -> TrainConfig:
     """Lengths of differences rather than squares: strained conformations have forces of 40 eV/Å."""
     return TrainConfig(
         task=EnergyForceTask(
-            data=(DATA,),
+            data=DATA,
             model=ViSNetConfig(hidden=48, layers=3, heads=6, rbf=24, max_z=20),
             pairs=8192,
             weights=(10.0, 1.0),

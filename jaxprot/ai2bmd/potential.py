@@ -27,18 +27,22 @@ from jaxprot.ai2bmd.fragment import Fragmentation, fragment
 from jaxprot.core import residues
 from jaxprot.core.errors import InputError
 from jaxprot.core.structure import Structure
+from jaxprot.md import molecule
 from jaxprot.visnet.config import ViSNetConfig
 from jaxprot.visnet.model import ViSNet, energy_and_forces
 from jaxprot.visnet.neighbours import Molecules, degrees, table
 
 Mode = Literal["fragment", "whole"]
 SolventModel = Literal["none", "gb"]
+Constraints = Literal["hydrogens", "none"]
 
 PAIRS = 1 << 17
 """Pairs of atoms that go through the network at once on a GPU; bounds the memory, whatever the size of the protein."""
 
 SIZES = (12, 20, 28, 36, 44)
 """Padded atoms of units: ACE-NMEs have 12, dipeptides 19 to 36, those of a disulfide 44."""
+
+_SPRING, _REACH = 15.0, 0.2  # eV/Å², and Å beyond the sum of covalent radii: the published restraint of hydrogens
 
 _DENSE = 48  # atoms of a whole molecule up to which every pair is looked at
 _SPARE = 1.3  # times the neighbours at the start: slots of the table of a whole molecule
@@ -54,6 +58,9 @@ class PotentialConfig:
         forces on them as published (`compat`; energy is then not conserved).
       relax: how caps are relaxed, see `caps.relax`.
       solvent: `gb`, generalised Born (OBC2) with the force field's charges, or `none` for vacuum.
+      constraints: `hydrogens`: springs that hold each hydrogen to its atom, beyond the sum of their covalent radii and
+        0.2 Å only, as published. Nothing else between fragments keeps a hydroxyl's hydrogen from a carboxylate next to
+        it, as the force field gives it no size. `none`: no such springs.
       sizes: numbers of atoms that units are padded to, ascending; each that occurs is a program to compile.
       pairs: pairs of atoms that go through the network at once; None for what suits the processor.
     """
@@ -62,6 +69,7 @@ class PotentialConfig:
     caps: Caps = "consistent"
     relax: Relax = "published"
     solvent: SolventModel = "none"
+    constraints: Constraints = "hydrogens"
     sizes: tuple[int, ...] = SIZES
     pairs: int | None = None
 
@@ -71,6 +79,7 @@ class PotentialConfig:
             "caps": ("consistent", "compat"),
             "relax": ("published", "none", "minimise"),
             "solvent": ("none", "gb"),
+            "constraints": ("hydrogens", "none"),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -88,6 +97,19 @@ class Leaves(NamedTuple):
     tables: Any
     nonbonded: Any
     solvent: Any
+    springs: Any
+
+
+class Springs(NamedTuple):
+    """Bonds of hydrogens.
+
+    Attributes:
+      pairs: (b, 2) rows of the atoms.
+      reach: (b,) Å from which on a spring acts.
+    """
+
+    pairs: np.ndarray
+    reach: np.ndarray
 
 
 class Potential:
@@ -141,7 +163,8 @@ class Potential:
             raise InputError(f"{structure.name}: element {int(self.z.max())}; the network knows those below "
                              f"{network.cfg.max_z}")  # fmt: skip
         self.references = {"bonded": _references(network, *signed, units)}
-        self.leaves = Leaves(network_leaves, tables, between, around)
+        held = _springs(self.z, structure) if self.cfg.constraints == "hydrogens" else None
+        self.leaves = Leaves(network_leaves, tables, between, around, held)
 
     def _slots(self) -> Any:
         """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
@@ -186,6 +209,8 @@ class Potential:
         if self.cfg.solvent == "gb":
             # In float32, five times faster; its sums are float64 and it is smooth, so 1e-6 of it is all that is lost.
             out["solvent"] = lambda leaves, xyz: solvent.energy(self._rounded(xyz), leaves.solvent)
+        if self.leaves.springs is not None:
+            out["constraints"] = lambda leaves, xyz: restraint(xyz, leaves.springs)
         return out
 
     def _bonded(self, leaves: Leaves, xyz: Array) -> Array:
@@ -279,6 +304,26 @@ class Evaluation(NamedTuple):
     def total_forces(self) -> np.ndarray:
         """(N, 3) eV/Å."""
         return np.sum(list(self.forces.values()), axis=0)
+
+
+def restraint(xyz: Float[Array, "n 3"], springs: Springs) -> Float[Array, ""]:
+    """Energy in eV of the springs of hydrogens: ½ k (r - reach)² beyond the reach, with k = 15 eV/Å²."""
+    pairs = jnp.asarray(springs.pairs)
+    length = jnp.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=-1)
+    return 0.5 * _SPRING * jnp.sum(jnp.maximum(length - springs.reach, 0) ** 2)
+
+
+def _springs(z: np.ndarray, structure: Structure) -> Springs | None:
+    """Of the bonds of hydrogens as they are in the structure; None without any."""
+    import gemmi
+
+    pairs = molecule.bonds(z, np.asarray(structure.xyz, np.float64))
+    pairs = pairs[(z[pairs] == 1).sum(1) == 1]
+    if not len(pairs):
+        return None
+    # Radii as published: 0.31, 0.76, 0.71, 0.66 and 1.05 Å of H, C, N, O and S.
+    radius = np.array([0.76 if number == 6 else gemmi.Element(int(number)).covalent_r for number in z])
+    return Springs(pairs.astype(np.int32), radius[pairs].sum(1) + _REACH)
 
 
 def _references(network: ViSNet, z: np.ndarray, sign: np.ndarray, molecules: int) -> float:

@@ -71,10 +71,14 @@ class PotentialOptions(Common):
     """How cap hydrogens are relaxed."""
     solvent: Literal["none", "gb"] = "none"
     """Vacuum, or generalised Born (OBC2) with the charges of ff14SB."""
+    constraints: Literal["hydrogens", "none"] = "hydrogens"
+    """Springs that hold hydrogens to their atoms once a bond is 0.2 Å too long."""
 
     def potential(self, predictor: Any, path: Path) -> Any:
         """The potential of a structure file."""
-        return predictor.potential(path, mode=self.mode, caps=self.caps, relax=self.relax, solvent=self.solvent)
+        return predictor.potential(
+            path, mode=self.mode, caps=self.caps, relax=self.relax, solvent=self.solvent, constraints=self.constraints
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,11 @@ from jaxprot.core.geometry import dihedrals
 from jaxprot.core.units import BOHR_ANGSTROM, HARTREE_EV, KCAL_MOL
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
+from jaxprot.visnet import weights as stored
 from jaxprot.visnet.config import ViSNetConfig
 from jaxprot.visnet.model import ViSNet
 from jaxprot.visnet.neighbours import Molecules
+from jaxprot.weights import registry
 
 _CELL = 30  # degrees of φ and ψ that are held back together
 _STEP = 4  # atoms that padded sizes are multiples of
@@ -172,6 +174,10 @@ class EnergyForceTask:
       weights: of energies and forces; published are 0.05 and 0.95 with `mse`.
       energy_scale: factor on the gradient of the energy term; the published smoothing of that term,
         y <- s y + (1 - s) EMA(y), has this effect and no other.
+      start: weights that training begins with, a file or a registered name; none begins anew. `model` must be
+        theirs, and their scale is kept.
+      refer: whether the energies of free elements are those of `start`, as more data of the same level of theory need,
+        or are fitted to the data, as another level needs.
       monitor: minus the mean absolute error of forces in kcal/mol/Å, of energies per atom a tenth counted.
     """
 
@@ -187,11 +193,15 @@ class EnergyForceTask:
     loss: Literal["norm", "mse"] = "norm"
     weights: tuple[float, float] = (1.0, 1.0)
     energy_scale: float = 1.0
+    start: str | None = None
+    refer: Literal["start", "data"] = "start"
     monitor: str = "neg_error"
 
     def __post_init__(self):
         if self.loss not in ("norm", "mse"):
             raise ValueError(f"loss must be norm or mse, got {self.loss!r}")
+        if self.refer not in ("start", "data"):
+            raise ValueError(f"refer must be start or data, got {self.refer!r}")
         if not 0 < self.held < 1:
             raise ValueError(f"held must be between 0 and 1, got {self.held}")
 
@@ -224,7 +234,14 @@ class EnergyForceTask:
         largest = max(int(one.z.max()) for one in self.sets.values())
         if largest >= self.model.max_z:
             raise InputError(f"atomic number {largest}, and the network knows those below {self.model.max_z}")
+        if self.start is not None and self.refer == "start" and self.model.prior:
+            return np.asarray(self._started()[1].atomref[...], np.float64)
         return element_references(used, self.model.max_z)
+
+    def _started(self) -> tuple[ViSNetConfig, ViSNet]:
+        """Sizes and network of `start`."""
+        cfg, tensors = stored.read(registry.resolve(str(self.start), "ai2bmd")[0])
+        return cfg, stored.assemble(cfg, tensors)
 
     @functools.cached_property
     def scale(self) -> float:
@@ -263,7 +280,14 @@ class EnergyForceTask:
         return BucketBatches(self.examples[1], self.pairs, bucket=_padded, cost=np.square, most=self.most)
 
     def build(self, key: PRNGKeyArray) -> ViSNet:
-        """A network with the references and the scale of the data."""
+        """A network with the references and the scale of the data, or what training starts with."""
+        if self.start is not None:
+            cfg, net = self._started()
+            if cfg != self.model:
+                raise InputError(f"{self.start}: its sizes are {cfg}, the configuration's are {self.model}")
+            if self.model.prior:
+                net.atomref[...] = jnp.asarray(self.references, jnp.float32)
+            return net
         net = ViSNet(self.model, rngs=nnx.Rngs(key))
         net.std[...] = jnp.full(1, self.scale, jnp.float32)
         if self.model.prior:

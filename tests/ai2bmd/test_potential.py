@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 
 from jaxprot.ai2bmd import predict
-from jaxprot.ai2bmd.potential import Potential, PotentialConfig
+from jaxprot.ai2bmd.potential import Potential, PotentialConfig, _springs, restraint
 from jaxprot.core.errors import InputError
+from jaxprot.core.residues import atomic_numbers
 from jaxprot.io.structures import read_structure
 from jaxprot.visnet import weights
 from jaxprot.visnet.config import ViSNetConfig
@@ -96,7 +97,7 @@ def test_forces_are_the_slope_in_float64(network, chignolin):
 @pytest.mark.slow
 def test_no_net_force_without_solvent_or_with(potential):
     found = potential.evaluate()
-    assert set(found.energies) == {"bonded", "nonbonded", "solvent"}
+    assert set(found.energies) == {"bonded", "nonbonded", "solvent", "constraints"}
     assert np.abs(found.total_forces.sum(0)).max() < 2e-5
 
 
@@ -193,7 +194,7 @@ def test_energies_are_written(small, tmp_path):
     assert told["total_ev"] == pytest.approx(found.energy) and told["units"] == 1 and told["charge"] == 0
     with np.load(tmp_path / "forces.npz") as z:
         np.testing.assert_array_equal(z["total"], found.total_forces)
-        assert set(z.files) == {"total", "bonded", "nonbonded", "solvent"}
+        assert set(z.files) == {"total", "bonded", "nonbonded", "solvent", "constraints"}
 
 
 @pytest.mark.parametrize(
@@ -213,3 +214,22 @@ def test_positions_that_make_no_sense(small, network, alanine):
     bromine = dataclasses.replace(alanine, element=np.where(np.arange(alanine.n_atoms) == 5, "BR", alanine.element))
     with pytest.raises(InputError, match="knows those below"):
         Potential(network, bromine, PotentialConfig(mode="whole"))
+
+
+def test_springs_act_on_hydrogens_that_leave_and_on_nothing_else(chignolin):
+    z = atomic_numbers(chignolin.element)
+    springs = _springs(z, chignolin)
+    hydrogens = np.flatnonzero(z == 1)
+    assert sorted(springs.pairs[z[springs.pairs] == 1]) == sorted(hydrogens)
+    at = jnp.asarray(chignolin.xyz)
+    assert float(restraint(at, springs)) == 0
+    row = int(np.flatnonzero(chignolin.atom_name == "HG1")[0])
+    pair, reach = next((p, r) for p, r in zip(springs.pairs, springs.reach, strict=True) if row in p)
+    heavy = int(pair[pair != row][0])
+    assert chignolin.atom_name[heavy] == "OG1" and reach == pytest.approx(0.31 + 0.66 + 0.2)
+    along = chignolin.xyz[row] - chignolin.xyz[heavy]
+    far = at.at[row].set(at[heavy] + along / np.linalg.norm(along) * (reach + 0.3))
+    assert float(restraint(far, springs)) == pytest.approx(0.5 * 15 * 0.3**2, rel=1e-4)
+    pull = -np.asarray(jax.grad(restraint)(far, springs))
+    assert np.linalg.norm(pull[row]) == pytest.approx(15 * 0.3, rel=1e-4) and np.count_nonzero(pull.any(1)) == 2
+    np.testing.assert_allclose(pull[row], -pull[heavy], atol=1e-6)

@@ -1,5 +1,6 @@
 """Labelled conformations, and training on them."""
 
+import dataclasses
 import io
 import lzma
 
@@ -12,7 +13,7 @@ from jaxprot.core.units import BOHR_ANGSTROM, HARTREE_EV
 from jaxprot.train.loop import fit
 from jaxprot.train.parallel import Parallel
 from jaxprot.train.task import OptimConfig, TrainConfig
-from jaxprot.visnet import data
+from jaxprot.visnet import data, weights
 from jaxprot.visnet.config import ViSNetConfig
 
 SMALL = ViSNetConfig(hidden=8, layers=2, heads=2, rbf=4, lmax=1, max_z=10)
@@ -177,3 +178,22 @@ def test_wrong_settings(folder):
         _ = data.EnergyForceTask(data=(str(folder),), model=SMALL, exclude=("zz",)).references
     with pytest.raises(InputError, match="no .npz"):
         data.EnergyForceTask(data=(str(folder / "none"),)).files() and data.EnergyForceTask(data=()).files()
+
+
+def test_training_goes_on_from_weights(folder, tmp_path):
+    first = data.EnergyForceTask(data=(str(folder),), model=SMALL)
+    net = first.build(jax.random.key(0))
+    cfg, tensors = SMALL, weights.tensors_of(net)
+    tensors["atomref"] = tensors["atomref"] + 1.0
+    weights.save(tmp_path / "start.safetensors", cfg, tensors)
+    task = data.EnergyForceTask(data=(str(folder),), model=SMALL, start=str(tmp_path / "start.safetensors"))
+    begun = weights.tensors_of(task.build(jax.random.key(1)))
+    assert begun.keys() == tensors.keys()
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(begun[name], value)
+    np.testing.assert_allclose(task.references, tensors["atomref"], rtol=1e-6)
+    other = data.EnergyForceTask(data=task.data, model=SMALL, start=task.start, refer="data")
+    np.testing.assert_allclose(other.build(jax.random.key(1)).atomref[...], first.references, rtol=1e-6)
+    wide = data.EnergyForceTask(data=task.data, model=dataclasses.replace(SMALL, hidden=16), start=task.start)
+    with pytest.raises(InputError, match="its sizes are"):
+        wide.build(jax.random.key(0))
