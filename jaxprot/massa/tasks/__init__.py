@@ -1,0 +1,1 @@
+"""Downstream tasks: labelled proteins, training and metrics, and the baselines that they are measured by."""

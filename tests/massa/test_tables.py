@@ -1,0 +1,100 @@
+"""Tables of tasks."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from jaxprot.core.errors import InputError
+from jaxprot.massa.tasks import tables
+
+
+def write(path, rows, header="sequence,label,split"):
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_numbers(tmp_path):
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,1.5,train", "ACE,2,valid", "ACF,,train", "GGG,-1,TEST",
+                                                        "WWW,0.25,training"]))  # fmt: skip
+    assert (table.kind, table.metric, table.classes) == ("regression", "spearman", 0)
+    assert table.sequences == ["ACD", "ACE", "GGG", "WWW"]  # a row without a label is left out as a whole
+    np.testing.assert_array_equal(table.labels, [1.5, 2, -1, 0.25])
+    np.testing.assert_array_equal(table.split, ["train", "valid", "test", "train"])
+    part = table.take(table.part("train"))
+    assert part.sequences == ["ACD", "WWW"] and list(part.labels) == [1.5, 0.25]
+
+
+def test_classes_by_number_and_by_text(tmp_path):
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,0,train", "ACE,4,train"]))
+    assert (table.kind, table.classes, table.metric) == ("classes", 5, "accuracy")
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,lyase,train", "ACE,kinase,train", "AAA,lyase,test"]))
+    assert table.class_names == ("kinase", "lyase") and list(table.labels) == [1, 0, 1]
+
+
+def test_residue_classes(tmp_path):
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACDE,HH-C,train", "ACE,EEC,test"]))
+    assert table.kind == "residue_classes" and table.class_names == ("C", "E", "H")
+    np.testing.assert_array_equal(table.labels[0], [2, 2, tables.IGNORE, 0])
+    digits = tables.read_task(write(tmp_path / "d.csv", ["ACDE,0020,train", "ACE,001,test"]))
+    assert digits.classes == 3
+
+
+def test_without_parts_a_sequence_is_always_in_one(tmp_path):
+    rng = np.random.default_rng(0)
+    sequences = ["".join(rng.choice(list("ACDEFG"), 12)) for _ in range(400)]
+    rows = [f"{s},{i / 10}" for i, s in enumerate(sequences)]
+    first = tables.read_task(write(tmp_path / "t.csv", rows, "sequence,label"))
+    assert 20 < len(first.part("test")) < 70 and 20 < len(first.part("valid")) < 70
+    again = tables.read_task(write(tmp_path / "u.csv", rows[::-1], "sequence,label"))
+    assert dict(zip(first.sequences, first.split, strict=True)) == dict(zip(again.sequences, again.split, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "kind", "message"),
+    [
+        (["ACD,1.5"], "sequence,value", None, "no column label; it has sequence, value"),
+        (["AC*,1.5,train"], "sequence,label,split", None, r"line 2: '\*' at place 3"),
+        (["ACD,1.5,train", "ACE,x,train"], "sequence,label,split", "regression", "line 3: label 'x'"),
+        (["ACD,1.5,train", "ACE,inf,train"], "sequence,label,split", "regression", "line 3: label 'inf'"),
+        (["ACD,HHH,train", "ACE,HH,train"], "sequence,label,split", "residue_classes", "line 3: 2 labels for 3"),
+        (["ACD,1.5,train", "ACE,2.5,other"], "sequence,label,split", None, "line 3: part 'other'"),
+        (["ACD,1.5,test", "ACE,2.5,test"], "sequence,label,split", None, "no row of the part 'train'"),
+        (["ACD,1,train", "ACE,1,train"], "sequence,label,split", None, "all training labels are the same"),
+        (["ACD,,train"], "sequence,label,split", None, "no row has a label"),
+    ],
+)
+def test_bad_tables(tmp_path, rows, header, kind, message):
+    with pytest.raises(InputError, match=message):
+        tables.read_task(write(tmp_path / "t.csv", rows, header), kind=kind)
+
+
+def test_files_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAXPROT_TASKS", raising=False)
+    with pytest.raises(InputError, match="JAXPROT_TASKS"):
+        tables.read_task("stability")
+    with pytest.raises(InputError, match=r"no such file; tasks by name are stability"):
+        tables.read_task("stabilty")
+    with pytest.raises(InputError, match=r"stability\.csv\.gz: no such file"):
+        tables.read_task("stability", tmp_path)
+    (tmp_path / "stability.csv.gz").write_bytes(gzip.compress(b"sequence,label\n")[:-9])
+    with pytest.raises(InputError, match="no table"):
+        tables.read_task("stability", tmp_path)
+
+
+@pytest.mark.parametrize("name", list(tables.BENCHMARKS))
+def test_benchmarks(shared, name):
+    folder = shared / "data" / "tasks"
+    if not folder.is_dir():
+        pytest.skip("no tables of tasks")
+    table = tables.read_task(name, folder)
+    known = tables.BENCHMARKS[name]
+    assert table.kind == known.kind and table.classes == known.classes
+    assert len(table.part("train")) > len(table.part("valid")) > 0 and len(table.part("test")) > 0
+
+
+def test_returns_of_windows_and_stray_ones(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"sequence,label,note,split\r\nACD,1.5,a\r,train\r\nACE,2.5,b,train\r\n")
+    table = tables.read_task(path)
+    assert list(table.labels) == [1.5, 2.5] and list(table.split) == ["train", "train"]
