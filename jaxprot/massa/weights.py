@@ -130,6 +130,50 @@ OFFICIAL = (
 """Of the network as pre-trained, its layers between residues and GO terms by their own numbers."""
 IGNORED = (r"seq_encoder\.gn\.(weight|bias)", r"struc_encoder\.dense\.\d\.(weight|bias)", r".*\.dummy_param")
 """In the file, and never read."""
+
+
+def _unit(theirs: str, ours: str) -> tuple[Rule, ...]:
+    out = []
+    for short, name in (("ih", "input"), ("hh", "state")):
+        out.append(Rule(rf"{theirs}\.weight_{short}", f"{ours}.{name}.kernel", "T"))
+        out.append(Rule(rf"{theirs}\.bias_{short}", f"{ours}.{name}.bias"))
+    return tuple(out)
+
+
+def _perceptron(ours: str) -> tuple[Rule, ...]:
+    return rules_of([_Same(r"(?:regression|classification)_layer\.fc([12])", rf"{ours}fc\1", "linear")])
+
+
+_FP = r"compound_encoder\."
+LIGAND = (
+    *rules_of(
+        [
+            _Same(_FP + "atom_fc", "ligand.atom", "linear"),
+            _Same(_FP + "neighbor_fc", "ligand.neighbour", "linear"),
+            _Same(_FP + r"(align|attend)\.(\d+)", r"ligand.\1.\2", "linear"),
+            _Same(_FP + "mol_(align|attend)", r"ligand.molecule_\1", "linear"),
+            _Same(_FP + r"mol_dense\.1", "ligand.molecule", "linear"),
+            _Same(_FP + r"mol_dense\.2", "ligand.norm", "norm"),
+            *(_Same(_FP + rf"atom_dense\.{2 * i}", f"ligand.dense.{i}", "linear") for i in range(3)),
+        ]
+    ),
+    *_unit(_FP + r"GRUCell\.(\d+)", r"ligand.units.\1"),
+    *_unit(_FP + "mol_GRUCell", "ligand.molecule_unit"),
+)
+"""Of AttentiveFP."""
+HEADS = {
+    "pooled": _perceptron("head."),
+    "complex": (*rules_of(decoder_modules(r"pro_pro_cross_fusion\.pro_layers\.2", "cross")), *_perceptron("")),
+    "kinase": (
+        *LIGAND,
+        *rules_of(decoder_modules(r"pro_ligand_cross_fusion\.pro_layers\.2", "cross")),
+        *rules_of([_Same(r"pro_ligand_cross_fusion\.ligand2pro", "to_protein", "linear")]),
+        *_perceptron("head."),
+    ),
+    "affinity": (*LIGAND, *rules_of([_Same("pro_emb_linear", "join", "linear")]), *_perceptron("head.")),
+}
+"""Of the heads in `massa.heads`: `pooled` serves `Pooled` and `PerResidue`."""
+_DEAD_HEAD = r"pro_(?:pro|ligand)_cross_fusion\.pro_layers\.[01]\..*"
 _CROSS = re.compile(r"(.*pro_go_cross_fusion\.(?:pro|go)_layers\.)(\d+)(\..*)")
 
 
@@ -233,6 +277,24 @@ def config_of(tensors: Mapping[str, np.ndarray], **config: Any) -> MASSAConfig:
     return dataclasses.replace(paper, **{**told, **config})
 
 
+def head_tensors(
+    kind: str, head: module.Blueprint, tensors: Mapping[str, np.ndarray], source: str = "state dict"
+) -> dict[str, np.ndarray]:
+    """Tensors of a downstream head in our names, from a published state dict of a whole network.
+
+    Args:
+      kind: a name of `HEADS`.
+      head: structure and shapes of the head.
+      tensors: in their names; those of the network behind the head are left out.
+      source: for messages.
+
+    Raises:
+      CheckpointError: tensors missing, unexpected or of another shape.
+    """
+    backbone = [rule.pattern for rule in OFFICIAL] + list(IGNORED) + [_DEAD_HEAD]
+    return fill(module.shapes(head), tensors, HEADS[kind], backbone, source)
+
+
 def _live(tensors: Mapping[str, np.ndarray], cfg: MASSAConfig) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(tensors that count, the rest); where only the last layer counts it gets the number 0."""
     used: dict[str, np.ndarray] = {}
@@ -251,7 +313,9 @@ def _live(tensors: Mapping[str, np.ndarray], cfg: MASSAConfig) -> tuple[dict[str
 
 
 def from_official(tensors: Mapping[str, np.ndarray], source: str = "state dict", **config: Any) -> Read:
-    """Sizes and tensors of a published state dict with its five heads.
+    """Sizes and tensors of a published state dict, with its five heads if it has them.
+
+    Tensors of downstream heads are put to the unused ones, see `head_tensors`.
 
     Args:
       tensors: in their names.
@@ -266,7 +330,13 @@ def from_official(tensors: Mapping[str, np.ndarray], source: str = "state dict",
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source}: fits no MASSA ({error}); `jaxprot weights inspect` shows the file") from error
     used, unused = _live(tensors, cfg)
-    return Read(cfg, fill(module.shapes(blueprint(cfg)), used, OFFICIAL, (), source), unused)
+    if any("_tokens_predictor." in name for name in used):
+        return Read(cfg, fill(module.shapes(blueprint(cfg)), used, OFFICIAL, (), source), unused)
+    downstream = [rule.pattern for rules in HEADS.values() for rule in rules] + [_DEAD_HEAD]
+    for name in list(used):
+        if any(re.fullmatch(pattern, name) for pattern in downstream):
+            unused[name] = used.pop(name)
+    return Read(cfg, fill(module.shapes(blueprint(cfg, heads=False)), used, BACKBONE, (), source), unused)
 
 
 def read(path: str | os.PathLike, **config: Any) -> Read:

@@ -15,7 +15,7 @@ LETTERS = "ACDEFGHIKLMNPQRSTVWYX"
 WINDOW = 7
 """Residues to each side that a residue task sees."""
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-_RESIDUES = 200_000  # training residues of a logistic regression, at most
+_RESIDUES = 50_000  # training residues of a logistic regression, at most
 
 
 def composition(sequences: list[str]) -> np.ndarray:
