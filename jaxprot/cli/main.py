@@ -39,6 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ai2bmd energy": ("jaxprot.cli.ai2bmd:energy", "energy and forces of a protein"),
     "ai2bmd fragment": ("jaxprot.cli.ai2bmd:fragment", "how a protein is cut into units"),
     "ai2bmd simulate": ("jaxprot.cli.ai2bmd:simulate", "molecular dynamics of a protein"),
+    "transfer matrix": ("jaxprot.cli.transfer:matrix", "distances between tasks"),
+    "transfer report": ("jaxprot.cli.transfer:report", "which source task helps a target, and which score tells"),
     "train": ("jaxprot.cli.train:train", "train a system from an experiment file"),
     "weights list": ("jaxprot.cli.weights:list_weights", "known weights, and which are at hand"),
     "weights fetch": ("jaxprot.cli.weights:fetch", "download published weights into the cache"),

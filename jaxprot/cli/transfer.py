@@ -1,0 +1,216 @@
+"""`jaxprot transfer matrix|report`."""
+
+import dataclasses
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxprot.cli.options import Compute, progress, record
+from jaxprot.core.errors import InputError
+
+_BEGIN = time.perf_counter()
+_SUFFIXES = (".npz", ".csv", ".csv.gz", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransferOptions(Compute):
+    """Options of commands that compare tasks."""
+
+    tasks: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK...")] = ()
+    """Features of a task: .npz (features, labels), or .csv or .parquet whose numeric columns are features and whose
+    column label (or target) is the label; or folders of them. NAME=FILE names a task, else the file does."""
+    label: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
+    """Column or array of the labels; default: label, labels, target, targets or y."""
+    method: Literal["otdd", "features"] = "otdd"
+    """Compare features and labels, or features alone."""
+    value: Literal["divergence", "entropic", "exact"] = "divergence"
+    """Debiased Sinkhorn divergence, its cross term alone, or transport without entropy (slow above 1000 samples)."""
+    eps: float | None = None
+    """Strength of the entropy in the unit of the cost; default: a share of the mean cost."""
+    relative_eps: float = 0.05
+    """That share."""
+    bins: int = 10
+    """Quantile bins of labels that are numbers."""
+    samples: int = 2000
+    """Samples of a task at most."""
+    preprocess: Literal["none", "centre", "zscore", "pca"] = "none"
+    """Of the features of all tasks together."""
+    components: int = 50
+    """Of --preprocess pca."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Of the entropic problems."""
+    resamples: int = 1000
+    """For the 95 % intervals; 0 for none."""
+    seed: int = 0
+    """Seed of samples and resamples, 0 to 2147483647."""
+    format: Literal["csv", "parquet"] = "csv"
+    """Format of tables."""
+
+    def settings(self) -> Any:
+        """Of the distances."""
+        from jaxprot.ot.distance import Settings
+
+        names = {field.name for field in dataclasses.fields(Settings)} & {
+            field.name for field in dataclasses.fields(self)
+        }
+        return Settings(**{name: getattr(self, name) for name in names})
+
+    def read(self) -> tuple[list[Any], list[Path]]:
+        """The tasks, and their files."""
+        from jaxprot.ot.tasks import read_task
+
+        named: list[tuple[str | None, Path]] = []
+        for text in self.tasks:
+            name, mark, rest = text.partition("=")
+            if mark and name and not Path(text).exists():
+                named.append((name, Path(rest)))
+                continue
+            path = Path(text)
+            files = sorted(p for p in path.iterdir() if p.name.lower().endswith(_SUFFIXES)) if path.is_dir() else [path]
+            if not files:
+                raise InputError(f"{path}: no {', '.join(_SUFFIXES)} files in this folder")
+            named += [(None, file) for file in files]
+        if len(named) < 2:
+            raise InputError(f"{len(named)} tasks; give at least two files, or a folder of them (--help shows how)")
+        problems, tasks = [], []
+        for name, path in named:
+            try:
+                tasks.append(read_task(path, name=name, label=self.label))
+            except InputError as error:
+                problems.append(str(error))
+        # A matrix of the others would be a different result.
+        if problems:
+            raise InputError("; ".join(problems))
+        names = [task.name for task in tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"tasks named {', '.join(twice)} occur twice; name them apart: NAME=FILE")
+        return tasks, [path for _, path in named]
+
+
+def matrix(options: TransferOptions) -> int:
+    """Distances between all tasks: distances.csv, matrix.png (with a tree), map.png.
+
+    Distances are squared, as those of OTDD are; their roots are beside them. Small ones tell of tasks that should help
+    each other.
+    """
+    from jaxprot.io.outputs import RunDirectory
+
+    run = RunDirectory(options.output, options.overwrite)
+    settings = options.settings()
+    with _messages():
+        tasks, files = options.read()
+        from jaxprot.ot.matrix import transfer_matrix
+
+        timings = {"read": time.perf_counter() - _BEGIN}
+        begin = time.perf_counter()
+        with _pairs(len(tasks)) as done:
+            found = transfer_matrix(tasks, settings, progress=done)
+    timings["compute"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    written = found.write(run.folder(), options.format)
+    timings["write"] = time.perf_counter() - begin
+    record(options, run.folder(), "transfer matrix", inputs=files, timings=timings)
+    width = max(len(name) for name in found.names)
+    print(f"{'task':<{width}}  nearest source (root of the distance)")
+    for name in found.names:
+        source, value = found.nearest(name)[0]
+        print(f"{name:<{width}}  {source} ({math.sqrt(max(value, 0)):.4g})")
+    print(f"{options.output}: {', '.join(written)}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions(TransferOptions):
+    """Options of `transfer report`."""
+
+    gains: Annotated[Path | None, tyro.conf.arg(metavar="GAINS.csv")] = None
+    """Columns source, target and gain: the metric of the target after transfer less that from scratch."""
+
+
+def report(options: ReportOptions) -> int:
+    """Distances and transferability scores of every source and target, and how they agree with measured gains.
+
+    Writes report.json (correlations with intervals and p-values, recommended sources, distances), report.csv (a row per
+    source and target: distance, LogME, LEEP, NCE, H-score, TransRate, gain), and what `transfer matrix` writes. An .npz
+    may hold features_from/SOURCE and probabilities_from/SOURCE: features and class probabilities of its samples by
+    a model trained on another task. Without these, LEEP and NCE use a linear discriminant of the source's features.
+    """
+    from jaxprot.io.outputs import RunDirectory
+
+    run = RunDirectory(options.output, options.overwrite)
+    settings = options.settings()
+    with _messages():
+        tasks, files = options.read()
+        gains = None if options.gains is None else _read_gains(options.gains)
+        from jaxprot.ot.report import transfer_report
+
+        timings = {"read": time.perf_counter() - _BEGIN}
+        begin = time.perf_counter()
+        with _pairs(len(tasks)) as done:
+            found = transfer_report(tasks, gains, settings, progress=done)
+    timings["compute"] = time.perf_counter() - begin
+    folder = run.folder()
+    written = [*found.write(folder, options.format), *found.matrix.write(folder, options.format)]
+    files += [options.gains] if options.gains is not None else []
+    record(options, folder, "transfer report", inputs=files, timings=timings)
+    if found.correlations:
+        print(f"{'':<10}{'expected':>9}{'spearman':>10}{'95 % interval':>18}{'p':>8}{'pearson':>9}{'n':>5}")
+        for one in found.correlations:
+            sign = "-" if one.expected < 0 else "+"
+            interval = f"{one.low:.2f} to {one.high:.2f}"
+            print(
+                f"{one.name:<10}{sign:>9}{one.spearman:>10.3f}{interval:>18}{one.p:>8.3f}{one.pearson:>9.3f}{one.n:>5}"
+            )
+    print(f"{options.output}: {', '.join(written)}")
+    return 0
+
+
+def _read_gains(path: Path) -> dict[tuple[str, str], float]:
+    from jaxprot.io.tables import read_table
+
+    table = read_table(path)
+    absent = [name for name in ("source", "target", "gain") if name not in table]
+    if absent:
+        raise InputError(f"{path}: no column {', '.join(absent)}; needed are source, target and gain")
+    if table["gain"].dtype.kind not in "fi":
+        raise InputError(f"{path}: column gain is not of numbers")
+    out: dict[tuple[str, str], float] = {}
+    for row, (source, target, gain) in enumerate(zip(table["source"], table["target"], table["gain"], strict=True), 2):
+        pair = str(source), str(target)
+        if pair in out:
+            raise InputError(f"{path}: row {row}: {pair[0]} to {pair[1]} occurs twice; give the mean of repeats")
+        if not math.isfinite(gain):
+            raise InputError(f"{path}: row {row}: no gain; leave the pair out")
+        out[pair] = float(gain)
+    if not out:
+        raise InputError(f"{path}: no rows")
+    return out
+
+
+@contextmanager
+def _pairs(tasks: int) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over pairs, on a terminal."""
+    with progress(tasks * (tasks - 1) // 2, "pairs") as advance:
+        yield lambda done, total: advance()
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Shows warnings (problems that have not converged, labels that were reduced) as lines on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("jaxprot")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

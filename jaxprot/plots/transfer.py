@@ -1,0 +1,136 @@
+"""Pictures of distances between tasks: the matrix with a tree, and a map."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+_CELL = 0.42  # inch
+_MOST_NUMBERS = 16  # tasks up to which the values are written into the cells
+
+
+def matrix(
+    distances: np.ndarray,
+    names: Sequence[str],
+    path: str | os.PathLike,
+    *,
+    linkage: np.ndarray | None = None,
+    title: str = "",
+    unit: str = "distance",
+) -> None:
+    """Draws a symmetric matrix of distances; tasks that are alike stand together under a tree.
+
+    Args:
+      distances: (t, t); the diagonal is left white.
+      names: t tasks.
+      path: picture to write; the suffix decides the kind (`.png`, `.svg`, `.pdf`).
+      linkage: (t - 1, 4) clusters that were merged, their height and size, in the layout of scipy; without it the
+        order is that of the names and there is no tree.
+      title: text above.
+      unit: text at the colour bar.
+
+    Raises:
+      ValueError: shapes that do not agree.
+      OSError: the picture cannot be written (the caller decides how a half-written file is avoided).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    distances = np.asarray(distances, np.float64)
+    t = len(names)
+    if t == 0 or distances.shape != (t, t) or (linkage is not None and np.shape(linkage) != (t - 1, 4)):
+        raise ValueError(f"distances {distances.shape}, {t} names: sizes do not agree")
+    tree = linkage is not None and t > 1
+    order, lines = leaves(linkage) if tree else (list(range(t)), [])
+    side = max(2.0, t * min(_CELL, 20 / t))
+    margin = 0.35 + 0.075 * max(len(name) for name in names)
+    above = (0.9 if tree else 0.1) + (0.35 if title else 0.1)
+    width, height = margin + side + 1.1, margin + side + above
+    figure = Figure(figsize=(width, height), dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    shown = np.ma.masked_array(distances[np.ix_(order, order)], np.eye(t, dtype=bool))
+    image = axes.imshow(shown, cmap="viridis_r", interpolation="nearest", aspect="auto", vmin=0)
+    labels = [names[index] for index in order]
+    size = min(9.0, 300 / t)
+    axes.set_xticks(range(t), labels, rotation=90, fontsize=size)
+    axes.set_yticks(range(t), labels, fontsize=size)
+    axes.tick_params(length=0)
+    if t <= _MOST_NUMBERS:
+        known = shown.compressed()
+        middle = known.max() / 2 if known.size else 0.0
+        for row in range(t):
+            for column in range(t):
+                if row != column:
+                    value = shown[row, column]
+                    colour = "white" if value > middle else "black"
+                    axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=6.5, color=colour)
+    bar = figure.add_axes(((margin + side + 0.15) / width, margin / height, 0.14 / width, side / height))
+    figure.colorbar(image, cax=bar)
+    bar.tick_params(labelsize=7)
+    bar.set_ylabel(unit, fontsize=8)
+    if tree:
+        top = figure.add_axes((margin / width, (margin + side + 0.05) / height, side / width, 0.8 / height))
+        for x, y in lines:
+            top.plot(x, y, color="0.25", linewidth=1.0, solid_capstyle="round")
+        top.set_xlim(-0.5, t - 0.5)
+        top.set_ylim(0, None)
+        top.axis("off")
+    if title:
+        figure.text(margin / width, 1 - 0.2 / height, title, fontsize=10, va="center")
+    figure.savefig(path)
+
+
+def leaves(linkage: np.ndarray) -> tuple[list[int], list[tuple[list[float], list[float]]]]:
+    """Order of the leaves of a tree so that no branches cross, and the lines (x, y) of its branches."""
+    linkage = np.asarray(linkage, np.float64)
+    t = len(linkage) + 1
+    members: list[list[int]] = [[leaf] for leaf in range(t)]
+    for left, right, *_ in linkage:
+        members.append(members[int(left)] + members[int(right)])
+    order = members[-1]
+    x = [0.0] * t
+    for place, leaf in enumerate(order):
+        x[leaf] = float(place)
+    height, lines = [0.0] * t, []
+    for left, right, level, _ in linkage:
+        a, b = int(left), int(right)
+        lines.append(([x[a], x[a], x[b], x[b]], [height[a], level, level, height[b]]))
+        x.append((x[a] + x[b]) / 2)
+        height.append(float(level))
+    return order, lines
+
+
+def task_map(coordinates: np.ndarray, names: Sequence[str], path: str | os.PathLike, *, title: str = "") -> None:
+    """Draws tasks as points of a plane, near ones close to each other.
+
+    Args:
+      coordinates: (t, 2).
+      names: t tasks.
+      path: picture to write; the suffix decides the kind.
+      title: text above.
+
+    Raises:
+      ValueError: shapes that do not agree.
+      OSError: the picture cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    coordinates = np.asarray(coordinates, np.float64)
+    if len(names) == 0 or coordinates.shape != (len(names), 2):
+        raise ValueError(f"coordinates {coordinates.shape}, {len(names)} names: sizes do not agree")
+    figure = Figure(figsize=(5.2, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.scatter(*coordinates.T, s=36, color="#1f77b4", zorder=3)
+    for name, place in zip(names, coordinates, strict=True):
+        axes.annotate(name, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.margins(0.18)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=10)
+    figure.savefig(path)
