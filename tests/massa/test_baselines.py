@@ -53,7 +53,7 @@ def test_figures():
     assert told["spearman"] == pytest.approx(spearmanr(found, labels).statistic)
     assert told["pearson"] == pytest.approx(np.corrcoef(found, labels)[0, 1])
     assert told["rmse"] >= told["mae"] > 0
-    assert metrics.spearman(np.ones(5), np.arange(5)) == 0
+    assert metrics.score("regression", np.ones(5), np.arange(5)) == 0
     assert metrics.score("classes", np.array([1, 2, 3]), np.array([1, 0, IGNORE])) == 0.5
     with pytest.raises(InputError, match="not finite"):
         metrics.score("regression", np.array([np.nan]), np.array([1.0]))

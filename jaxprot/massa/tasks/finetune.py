@@ -1,0 +1,264 @@
+"""Training on a downstream task: MASSA with a head, or the baseline network, by the training engine.
+
+Losses are the published ones: squared error for numbers (standardised here), focal loss for classes of proteins,
+cross-entropy for classes of residues. Sequences are all that these tables have, so structure and GO terms are missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxprot.core.buckets import bucket_length, pad_to
+from jaxprot.core.errors import InputError
+from jaxprot.massa import losses, weights
+from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.embedders import Embedder, PhysicoChemical
+from jaxprot.massa.featurize import EDGE_SCALARS, NODE_SCALARS, NODE_VECTORS, Features
+from jaxprot.massa.heads import Perceptron, pool
+from jaxprot.massa.model import MASSA
+from jaxprot.massa.tasks.cnn import CNN, CNNConfig
+from jaxprot.massa.tasks.metrics import figures
+from jaxprot.massa.tasks.tables import BENCHMARKS, IGNORE, Kind, Table, read_task
+from jaxprot.train.data import Batch, BucketBatches
+from jaxprot.train.task import Mean
+from jaxprot.weights import registry
+
+
+class Labelled(NamedTuple):
+    """Padded sequences and their labels.
+
+    Attributes:
+      seq: (b, n, e) rows of the embedder.
+      mask: (b, n) residues that exist.
+      label: (b,) standardised numbers, (b,) classes or (b, n) classes of residues, `IGNORE` where none is.
+    """
+
+    seq: Any
+    mask: Any
+    label: Any
+
+
+def bare(seq: Array, mask: Array, cfg: MASSAConfig) -> Features:
+    """Inputs of MASSA that hold sequences alone."""
+    lead = mask.shape
+    return Features(
+        seq, mask,
+        jnp.zeros((*lead, NODE_SCALARS)), jnp.zeros((*lead, 3, NODE_VECTORS)),
+        jnp.zeros((*lead, 0, EDGE_SCALARS)), jnp.zeros((*lead, 0, 3, 1)),
+        jnp.zeros((*lead, 0), jnp.int32), jnp.zeros((*lead, 0), bool),
+        jnp.zeros((lead[0], 1, cfg.go_dim)), jnp.zeros((lead[0], 1), bool), jnp.zeros(lead[0], bool),
+    )  # fmt: skip
+
+
+class TaskNetwork(nnx.Module):
+    """Residue features, pooled where the task is about whole proteins, and a head.
+
+    Args:
+      cfg: sizes of the backbone, of MASSA or of the baseline.
+      outputs: of the head.
+      per_residue: whether every residue has an output.
+      hidden: width of the head.
+      rngs: for the weights.
+    """
+
+    def __init__(self, cfg: MASSAConfig | CNNConfig, outputs: int, per_residue: bool, hidden: int, *, rngs: Any):
+        self.cfg, self.per_residue = cfg, per_residue
+        self.backbone = MASSA(cfg, rngs=rngs) if isinstance(cfg, MASSAConfig) else CNN(cfg, rngs=rngs)
+        self.head = Perceptron(cfg.width, hidden, outputs, rngs=rngs)
+
+    def features(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Float[Array, "b n c"]:
+        """Of residues."""
+        if isinstance(self.cfg, MASSAConfig):
+            return self.backbone(bare(seq, mask, self.cfg), key).protein
+        return self.backbone(seq, mask, key)
+
+    def vectors(self, seq: Array, mask: Array) -> Float[Array, "b c"]:
+        """Of proteins."""
+        return pool(self.features(seq, mask), mask)
+
+    def __call__(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
+        """(b, o), or (b, n, o) for classes of residues."""
+        x = self.features(seq, mask, key)
+        return self.head(x if self.per_residue else pool(x, mask))
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneTask:
+    """A benchmark or a user's table.
+
+    Attributes:
+      table: name of a benchmark, or a csv file (see `tables.read_task`).
+      folder: of the benchmarks' tables.
+      kind: of the labels of a csv file, if they do not tell.
+      model: sizes of MASSA, or of the baseline network; those of `weights` replace them.
+      weights: of the backbone to start from, a file or a registered name; None trains from scratch.
+      hidden: width of the head.
+      items: padded residues of a batch.
+      longest: residues; of longer sequences only so many first ones are read, as published.
+      share: of the training rows that is used, drawn by `subset`; for curves of data and quick looks.
+      subset: seed of that choice.
+      evaluated: rows of the validation part at most.
+      monitor: `score`, Spearman correlation or accuracy.
+    """
+
+    table: str
+    folder: str | None = None
+    kind: Kind | None = None
+    model: MASSAConfig | CNNConfig = MASSAConfig()
+    weights: str | None = None
+    hidden: int = 128
+    items: int = 4096
+    longest: int = 512
+    share: float = 1.0
+    subset: int = 0
+    evaluated: int = 2000
+    monitor: str = "score"
+
+    def __post_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
+
+    def files(self) -> tuple[str, ...]:
+        """Data files."""
+        known = BENCHMARKS.get(self.table)
+        return (self.table,) if known is None else (str(Path(self.folder or ".") / known.file),)
+
+    @functools.cached_property
+    def data(self) -> Table:
+        """All rows."""
+        return read_task(self.table, self.folder, self.kind)
+
+    @functools.cached_property
+    def _train(self) -> np.ndarray:
+        rows = self.data.part("train")
+        count = max(1, round(self.share * len(rows)))
+        return rows if count == len(rows) else np.sort(np.random.default_rng(self.subset).permutation(rows)[:count])
+
+    @functools.cached_property
+    def scale(self) -> tuple[float, float]:
+        """Mean and deviation of the training labels; (0, 1) for classes."""
+        if self.data.kind != "regression":
+            return 0.0, 1.0
+        values = np.asarray(self.data.labels)[self._train]
+        return float(values.mean()), float(values.std())
+
+    @functools.cached_property
+    def embedder(self) -> Embedder:
+        """Of the letters: one-hot for the baseline."""
+        return PhysicoChemical()
+
+    @functools.cached_property
+    def _batches(self) -> BucketBatches:
+        lengths = [min(len(self.data.sequences[row]), self.longest) for row in self._train]
+        return BucketBatches(lengths, self.items, most=64)
+
+    def _sizes(self) -> tuple[MASSAConfig | CNNConfig, dict[str, np.ndarray] | None]:
+        if self.weights is None:
+            return self.model, None
+        read = weights.read(registry.resolve(self.weights, "massa")[0])
+        if read.config.seq_dim != self.embedder.dim:
+            raise InputError(
+                f"{self.weights}: reads {read.config.seq_dim} channels, the embedder {self.embedder.name} has "
+                f"{self.embedder.dim}"
+            )
+        return read.config, read.tensors
+
+    def build(self, key: PRNGKeyArray) -> TaskNetwork:
+        """The network with a fresh head."""
+        cfg, tensors = self._sizes()
+        kind = self.data.kind
+        net = TaskNetwork(cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, rngs=nnx.Rngs(key))
+        if tensors is not None:
+            net.backbone = weights.assemble_backbone(cfg, tensors)  # type: ignore[arg-type]
+        return net
+
+    def batches(self, step: int, seed: int) -> Batch:
+        """Sequences of like length."""
+        return self._batches(step, seed)
+
+    def load(self, shape: Hashable, members: np.ndarray) -> Labelled:
+        """Padded rows of the training part."""
+        return self.rows(self._train[members], int(shape))  # type: ignore[call-overload]
+
+    def rows(self, rows: np.ndarray, length: int) -> Labelled:
+        """Padded rows of the table."""
+        table, wide = self.data, isinstance(self.model, MASSAConfig) or self.weights is not None
+        sequences = [table.sequences[row][: self.longest] for row in rows]
+        found = self.embedder.embed(sequences)
+        seq = np.stack([pad_to(one if wide else one[:, : CNNConfig().inputs], length) for one in found])
+        mask = np.stack([pad_to(np.ones(len(one), bool), length) for one in found])
+        if table.kind == "residue_classes":
+            label = np.stack([pad_to(table.labels[row][: self.longest], length, IGNORE) for row in rows])
+        else:
+            label = np.asarray(table.labels)[rows]
+        if table.kind == "regression":
+            mean, deviation = self.scale
+            return Labelled(seq, mask, np.asarray((label - mean) / deviation, np.float32))
+        return Labelled(seq, mask, np.asarray(label, np.int32))
+
+    def batch_loss(
+        self, model: TaskNetwork, batch: Labelled, keys: PRNGKeyArray, weight: Float[Array, "b"], axis: str | None
+    ) -> dict[str, Mean]:
+        """The published loss; `weight` is 0 for rows that only fill the batch."""
+        found = model(batch.seq, batch.mask, keys[0])
+        if self.data.kind == "regression":
+            wrong = (found[:, 0] - batch.label) ** 2
+            return {"loss": Mean(jnp.sum(wrong * weight), jnp.sum(weight))}
+        label = jnp.where(weight.reshape(-1, *[1] * (batch.label.ndim - 1)) > 0, batch.label, IGNORE)
+        if self.data.kind == "residue_classes":
+            return {"loss": Mean(*losses.cross_entropy(found, label))}
+        return {"loss": Mean(*losses.equalised_focal(found, label, axis))}
+
+    def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
+        """Figures of the validation part (of the training part, where there is none)."""
+        part = self.data.part("valid")
+        part = self._train if not len(part) else part
+        if len(part) > self.evaluated:
+            part = part[np.linspace(0, len(part) - 1, self.evaluated).astype(int)]
+        apply = jax.jit(lambda variables, seq, mask: nnx.merge(graphdef, variables)(seq, mask))
+
+        def evaluate(variables: Any) -> dict[str, float]:
+            found, labels = self.predict(functools.partial(apply, variables), part)
+            told = figures(self.data.kind, found, labels)
+            return {**told, "score": told["spearman" if self.data.kind == "regression" else "accuracy"]}
+
+        return evaluate
+
+    def predict(self, apply: Callable[[Array, Array], Array], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and labels of rows, in the units of the table; residues one after another.
+
+        Args:
+          apply: outputs of sequences and masks.
+          rows: of the table.
+        """
+        lengths = np.array([bucket_length(min(len(self.data.sequences[row]), self.longest)) for row in rows])
+        found: dict[int, np.ndarray] = {}
+        for length in np.unique(lengths):
+            members = rows[lengths == length]
+            size = max(1, min(64, self.items // int(length)))
+            for start in range(0, len(members), size):
+                chosen = members[start : start + size]
+                batch = self.rows(np.resize(chosen, size), int(length))
+                for row, one in zip(chosen, np.asarray(apply(batch.seq, batch.mask)), strict=False):
+                    found[int(row)] = one
+        table = self.data
+        if table.kind == "residue_classes":
+            cut = [table.labels[row][: self.longest] for row in rows]
+            classes = [found[int(row)][: len(label)].argmax(-1) for row, label in zip(rows, cut, strict=True)]
+            return np.concatenate(classes), np.concatenate(cut)
+        outputs = np.stack([found[int(row)] for row in rows])
+        labels = np.asarray(table.labels)[rows]
+        if table.kind == "classes":
+            return outputs.argmax(-1), labels
+        mean, deviation = self.scale
+        return outputs[:, 0].astype(np.float64) * deviation + mean, labels

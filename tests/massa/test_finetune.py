@@ -1,0 +1,97 @@
+"""Training on downstream tasks."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxprot.core.errors import InputError
+from jaxprot.massa import weights
+from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.model import MASSA
+from jaxprot.massa.tasks.cnn import CNNConfig
+from jaxprot.massa.tasks.finetune import FinetuneTask
+from jaxprot.train.loop import fit
+from jaxprot.train.parallel import Parallel
+from jaxprot.train.task import OptimConfig, TrainConfig
+
+SMALL = MASSAConfig(
+    seq_dim=49, max_length=64, width=16, convolutions=1, kernel=3, vectors=2, layers=1, neighbours=4, fusion_layers=1,
+    heads=2, feedforward=16, go_dim=4, go_width=8, go_layers=1, go_heads=2, go_feedforward=8, cross_layers=1,
+    sequence_dropout=0.0, dropout=0.0, go_classes=3, motif_classes=2, domain_classes=2, region_classes=2,
+)  # fmt: skip
+
+
+def table(path, kind, count=160, seed=0):
+    """Numbers of tryptophans, whether there are many, or whether the residue before is one."""
+    rng = np.random.default_rng(seed)
+    rows = ["sequence,label,split"]
+    for i in range(count):
+        text = "".join(rng.choice(list("ACDEW"), int(rng.integers(8, 20))))
+        share = text.count("W") / len(text)
+        label = {"regression": f"{share:.4f}", "classes": str(int(share > 0.2)),
+                 "residue_classes": "".join("1" if c in "WA" else "0" for c in text)}[kind]  # fmt: skip
+        rows.append(f"{text},{label},{'valid' if i % 4 == 0 else 'train'}")
+    path.write_text("\n".join(rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "least"),
+    [
+        ("classes", CNNConfig(width=16), 0.7),
+        pytest.param("regression", SMALL, 0.8, marks=pytest.mark.slow),
+        pytest.param("residue_classes", SMALL, 0.95, marks=pytest.mark.slow),
+    ],
+)
+def test_what_letters_tell_is_learned(tmp_path, kind, model, least):
+    task = FinetuneTask(table=table(tmp_path / "t.csv", kind), model=model, items=512, hidden=16)
+    assert task.data.kind == kind
+    cfg = TrainConfig(
+        task=task, optim=OptimConfig(lr=1e-2, warmup=5, ema=0.9), steps=60, micro=0, evaluate_every=60, save_every=60,
+        log_every=20,
+    )  # fmt: skip
+    records = []
+    fit(cfg, tmp_path / "run", parallel=Parallel("single"), report=records.append)
+    assert next(r for r in records[::-1] if "val_score" in r)["val_score"] > least
+
+
+def test_predictions_are_in_the_order_and_the_units_of_the_table(tmp_path):
+    task = FinetuneTask(table=table(tmp_path / "t.csv", "regression"), model=SMALL, items=128)
+    rows = np.array([5, 3, 40, 7])
+    mean, deviation = task.scale
+
+    def apply(seq, mask):
+        return (seq[..., 18].sum(1) / mask.sum(1) - mean)[:, None] / deviation  # the share of W
+
+    found, labels = task.predict(apply, rows)
+    np.testing.assert_allclose(found, labels, atol=1e-4)
+
+
+def test_training_goes_on_from_a_backbone(tmp_path):
+    net = MASSA(SMALL, rngs=nnx.Rngs(0))
+    from jaxprot.massa.model import Pretraining
+
+    whole = Pretraining(SMALL, rngs=nnx.Rngs(0))
+    whole.backbone = net
+    path = tmp_path / "massa.safetensors"
+    weights.save(path, SMALL, weights.module.flatten(nnx.to_pure_dict(nnx.state(whole))))
+    source = table(tmp_path / "t.csv", "classes")
+    built = FinetuneTask(table=source, weights=str(path)).build(jax.random.key(0))
+    assert built.cfg == SMALL
+    np.testing.assert_array_equal(built.backbone.sequence.input.kernel[...], net.sequence.input.kernel[...])
+    other = dataclasses.replace(SMALL, seq_dim=8)
+    wrong = Pretraining(other, rngs=nnx.Rngs(0))
+    weights.save(path, other, weights.module.flatten(nnx.to_pure_dict(nnx.state(wrong))))
+    with pytest.raises(InputError, match="reads 8 channels, the embedder physchem has 49"):
+        FinetuneTask(table=source, weights=str(path)).build(jax.random.key(0))
+
+
+def test_a_share_of_the_rows(tmp_path):
+    source = table(tmp_path / "t.csv", "classes")
+    part = FinetuneTask(table=source, model=SMALL, share=0.25)._train
+    assert len(part) == 30 and set(part) <= set(FinetuneTask(table=source, model=SMALL)._train)
+    with pytest.raises(ValueError, match="share"):
+        FinetuneTask(table=source, share=0.0)
