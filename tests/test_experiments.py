@@ -6,6 +6,7 @@ from flax import nnx
 from jaxprot.core.errors import InputError
 from jaxprot.cryostar.config import VAEConfig
 from jaxprot.cryostar.model import VAE
+from jaxprot.massa.model import Pretraining
 from jaxprot.proteinmpnn.model import ProteinMPNN
 from jaxprot.rmsfnet.model import RMSFNet
 from jaxprot.thermompnn.model import ThermoMPNN
@@ -15,7 +16,7 @@ from jaxprot.train.schedules import rates
 from jaxprot.visnet.model import ViSNet
 from jaxprot.weights.module import UnusedKeys
 
-NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN, "cryostar": VAE, "ai2bmd": ViSNet}
+NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN, "cryostar": VAE, "ai2bmd": ViSNet, "massa": Pretraining}
 
 
 def experiments():

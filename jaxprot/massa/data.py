@@ -1,0 +1,262 @@
+"""Pre-training of MASSA on the training engine: hidden residues and GO terms, motifs, domains and regions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxprot.core.buckets import bucket_length
+from jaxprot.core.errors import InputError
+from jaxprot.io.archives import read_chains
+from jaxprot.io.obo import Ontology, read_obo
+from jaxprot.massa import featurize
+from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.embedders import PhysicoChemical, check_letters
+from jaxprot.massa.featurize import IGNORE, Features, Labels
+from jaxprot.massa.losses import objectives
+from jaxprot.massa.masking import mask_batch
+from jaxprot.massa.model import Pretraining
+from jaxprot.massa.records import (
+    FASTA,
+    STRUCTURES,
+    UNIPROT,
+    Protein,
+    Vocabulary,
+    of_structure,
+    read_proteins,
+    suffix,
+    to_records,
+)
+from jaxprot.train.data import Batch, BucketBatches
+from jaxprot.train.task import Mean
+
+
+class Hidden(NamedTuple):
+    """Whole proteins; what is hidden is drawn on the device.
+
+    Attributes:
+      features: of each protein.
+      labels: of all residues and terms.
+    """
+
+    features: Features
+    labels: Labels
+
+
+def read_all(paths: tuple[str, ...], structures: str | None = None) -> list[Protein]:
+    """Proteins of files and folders.
+
+    Args:
+      paths: FASTA files, structures, UniProt flat files, archives of chains (`.npz`), tables with a column `sequence`
+        (`.csv`, of their training rows), or folders of such.
+      structures: folder of a structure for each UniProt entry, whose name holds the accession between `-` as in
+        `AF-P00698-F1-model_v4.pdb`, or is the accession.
+
+    Raises:
+      InputError: nothing there, or a file that cannot be read.
+    """
+    kinds = (*FASTA, *STRUCTURES, *UNIPROT, ".npz", ".csv")
+    files: list[Path] = []
+    for name in paths:
+        path = Path(name)
+        files += sorted(f for f in path.iterdir() if suffix(f) in kinds) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{', '.join(paths) or 'data'}: no file of sequences or structures")
+    models = {} if structures is None else _models(Path(structures))
+    out: list[Protein] = []
+    for path in files:
+        if suffix(path) == ".npz":
+            out += [protein for chain in read_chains(path) for protein in of_structure(chain.structure)]
+        elif suffix(path) == ".csv":
+            out += _of_table(path)
+        else:
+            out += read_proteins(path, models)
+    return out
+
+
+def _models(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if suffix(path) in STRUCTURES:
+            parts = path.name.split(".")[0].split("-")
+            found[parts[1] if len(parts) > 1 else parts[0]] = path
+    return found
+
+
+def _of_table(path: Path) -> list[Protein]:
+    """Sequences of a table; of one with parts, those for training."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: no table: {error}") from error
+    frame.columns = [str(name).strip() for name in frame]
+    if "sequence" not in frame:
+        raise InputError(f"{path}: no column sequence; it has {', '.join(frame)}")
+    if "split" in frame:
+        frame = frame[frame.split.str.strip().str.lower().isin(("train", "training"))]
+    texts = enumerate(frame.sequence.str.strip(), 1)
+    return [Protein(f"{path.name}_{row}", check_letters(text, f"{path}, row {row}")) for row, text in texts]
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingTask:
+    """Proteins without labels of their own, from whatever tells of them.
+
+    Attributes:
+      data: files and folders, see `read_all`.
+      structures: folder of structures of UniProt entries.
+      obo: ontology of their GO terms; None leaves the terms out.
+      model: sizes of the network; the numbers of classes are those of the data.
+      items: padded residues of a batch.
+      longest: residues; of longer sequences only so many first ones are read.
+      most: proteins of a batch at most.
+      held: share of the proteins that selects the best weights, by a hash of the sequence.
+      evaluated: of those at most.
+      monitor: minus the sum of the losses (cross-entropies) on what is held back.
+    """
+
+    data: tuple[str, ...]
+    structures: str | None = None
+    obo: str | None = None
+    model: MASSAConfig = MASSAConfig()
+    items: int = 4096
+    longest: int = 512
+    most: int = 64
+    held: float = 0.05
+    evaluated: int = 256
+    monitor: str = "neg_loss"
+
+    def __post_init__(self):
+        if not 0 < self.held < 1:
+            raise ValueError(f"held must be between 0 and 1, got {self.held}")
+        if self.model.seq_dim != PhysicoChemical.dim:
+            raise ValueError(
+                f"seq_dim {self.model.seq_dim}: the embedder of this task has {PhysicoChemical.dim} channels"
+            )
+
+    def files(self) -> tuple[str, ...]:
+        """Data files."""
+        return tuple(name for name in (*self.data, self.obo) if name is not None and Path(name).is_file())
+
+    @functools.cached_property
+    def proteins(self) -> list[Protein]:
+        """All of them, each sequence once; the one that tells most stands for it."""
+        best: dict[str, Protein] = {}
+        for protein in read_all(self.data, self.structures):
+            sequence = protein.sequence[: self.longest]
+            known = best.get(sequence)
+            tells = (protein.coords is not None) + (protein.entry is not None)
+            if known is None or tells > (known.coords is not None) + (known.entry is not None):
+                best[sequence] = protein
+        return list(best.values())
+
+    @functools.cached_property
+    def ontology(self) -> Ontology | None:
+        """Of GO terms."""
+        return None if self.obo is None else read_obo(self.obo)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Classes of the heads."""
+        return Vocabulary.of(self.proteins, self.ontology)
+
+    @functools.cached_property
+    def sizes(self) -> MASSAConfig:
+        """Of the network, with the classes of the data (at least one of each)."""
+        return dataclasses.replace(self.model, **{name: max(1, n) for name, n in self.vocabulary.classes.items()})
+
+    @functools.cached_property
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        marks = np.array([zlib.crc32(p.sequence[: self.longest].encode()) % 10_000 for p in self.proteins])
+        held = marks < self.held * 10_000
+        if held.all() or not held.any():
+            raise InputError(f"{len(held)} proteins: too few to hold back a share of {self.held}")
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def _shape(self, protein: Protein) -> int:
+        """Padded length, and whether there is a structure as the lowest bit: others need no graph."""
+        return 2 * bucket_length(min(len(protein.sequence), self.longest)) + (protein.coords is not None)
+
+    @functools.cached_property
+    def _batches(self) -> BucketBatches:
+        shapes = [self._shape(self.proteins[row]) for row in self._split[0]]
+        return BucketBatches(shapes, self.items, bucket=int, cost=lambda shape: shape // 2, most=self.most)
+
+    def build(self, key: PRNGKeyArray) -> Pretraining:
+        """The network with its five heads."""
+        return Pretraining(self.sizes, rngs=nnx.Rngs(key))
+
+    def batches(self, step: int, seed: int) -> Batch:
+        """Proteins of like length, with structures or without."""
+        return self._batches(step, seed)
+
+    def load(self, shape: Hashable, members: np.ndarray) -> Hidden:
+        """Features and labels of proteins of the training part."""
+        return self._loaded(self._split[0][members], int(shape))  # type: ignore[call-overload]
+
+    def _loaded(self, rows: np.ndarray, shape: int) -> Hidden:
+        proteins = [self.proteins[row] for row in rows]
+        records = to_records(
+            proteins, PhysicoChemical(), ontology=self.ontology, vocabulary=self.vocabulary, go_dim=self.sizes.go_dim
+        )
+        records = [featurize.crop(record, self.longest) for record in records]
+        terms = None if self.ontology is not None else 1
+        features, labels = featurize.batch(records, self.sizes, length=shape // 2, terms=terms)
+        if not shape % 2:
+            names = ("edge_s", "edge_v", "index", "present")
+            features = features._replace(**{name: getattr(features, name)[:, :, :0] for name in names})
+        return Hidden(features, labels)
+
+    def batch_loss(
+        self, model: Pretraining, batch: Hidden, keys: PRNGKeyArray, weight: Float[Array, "b"], axis: str | None
+    ) -> dict[str, Mean]:
+        """The five objectives; `weight` is 0 for proteins that only fill the batch."""
+        features, labels = mask_batch(batch.features, batch.labels, keys)
+        labels = jax.tree.map(lambda values: jax.numpy.where(weight[:, None] > 0, values, IGNORE), labels)
+        key = jax.random.fold_in(keys[0], 1)
+        return {name: Mean(*part) for name, part in objectives(model(features, key), labels, axis=axis).items()}
+
+    def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
+        """Cross-entropies on what is held back, and the share of hidden residues that is told; always the same ones."""
+
+        @jax.jit
+        def sums(variables: Any, batch: Hidden, keys: Any) -> Any:
+            features, labels = mask_batch(batch.features, batch.labels, keys)
+            logits = nnx.merge(graphdef, variables)(features)
+            counted = labels.pro != IGNORE
+            right = (logits["pro"].argmax(-1) == labels.pro) & counted
+            return objectives(logits, labels, training=False), right.sum(), counted.sum()
+
+        rows = self._split[1]
+        rows = rows[np.linspace(0, len(rows) - 1, min(self.evaluated, len(rows))).astype(int)]
+
+        def evaluate(variables: Any) -> dict[str, float]:
+            totals: dict[str, np.ndarray] = {}
+            right = counted = 0.0
+            for row in rows:
+                shape = self._shape(self.proteins[row])
+                keys = jax.random.split(jax.random.key(int(row)), 1)
+                parts, a, b = sums(variables, self._loaded(np.array([row]), shape), keys)
+                right, counted = right + float(a), counted + float(b)
+                for name, part in parts.items():
+                    totals[name] = totals.get(name, np.zeros(2)) + np.asarray(part, np.float64)
+            losses = {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
+            return {
+                **{f"loss_{name}": value for name, value in losses.items()},
+                "accuracy_pro": right / max(counted, 1), "neg_loss": -sum(losses.values()),
+            }  # fmt: skip
+
+        return evaluate
