@@ -16,7 +16,14 @@ from jaxprot.train.schedules import rates
 from jaxprot.visnet.model import ViSNet
 from jaxprot.weights.module import UnusedKeys
 
-NETWORKS = {"proteinmpnn": ProteinMPNN, "rmsfnet": RMSFNet, "thermompnn": ThermoMPNN, "cryostar": VAE, "ai2bmd": ViSNet, "massa": Pretraining}
+NETWORKS = {
+    "ai2bmd": ViSNet,
+    "cryostar": VAE,
+    "massa": Pretraining,
+    "proteinmpnn": ProteinMPNN,
+    "rmsfnet": RMSFNet,
+    "thermompnn": ThermoMPNN,
+}
 
 
 def experiments():

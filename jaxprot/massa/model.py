@@ -286,7 +286,9 @@ class MASSA(nnx.Module):
             # As published: no term is told from padding, so that attention is even over all slots of the batch.
             go_exists, go_mask, seen = span(go_mask), jnp.zeros_like(go_mask), None
         sequence = self.sequence(features.seq, mask, keys[0])
-        if add_structure:
+        if add_structure and features.index.shape[-1] == 0:
+            structure = jnp.zeros_like(sequence)  # no slots for neighbours: no protein of the batch has a structure
+        elif add_structure:
             structure = self.structure(features, keys[1])
         else:
             structure = jnp.full_like(sequence, _NO_STRUCTURE)
