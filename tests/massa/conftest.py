@@ -6,14 +6,12 @@ import zlib
 import numpy as np
 import pytest
 
-from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.featurize import Labels, Record, batch
-
-SMALL = {"heads": 4, "go_heads": 2}
+from jaxprot.weights import module
 
 
 def random_tensor(name, shape, base=11):
-    """The deterministic weights of the stored outputs."""
+    """A tensor of the stored outputs by its published name."""
     rng = np.random.RandomState((base * 1000003 + zlib.crc32(name.encode())) % 2**32)
     x = rng.standard_normal(shape)
     if "dummy_param" in name:
@@ -60,6 +58,32 @@ def records(golden):
     return out
 
 
-def stored_batch(golden, cfg: MASSAConfig, length=128, terms=16):
-    """Features and labels, padded further than the published code does."""
-    return batch(records(golden), cfg, length=length, terms=terms)
+@pytest.fixture(scope="session")
+def stored():
+    """`stored(golden, cfg)`: features and labels of a stored batch, padded further than the published code does."""
+
+    def make(golden, cfg, length=128, terms=16):
+        return batch(records(golden), cfg, length=length, terms=terms)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """`recipe(name, shape)`: tensor of the stored outputs."""
+    return random_tensor
+
+
+@pytest.fixture(scope="session")
+def random_module():
+    """`random_module(build)`: (blueprint, tensors) of random weights in our names, without anything compiled."""
+
+    def make(build, seed=0):
+        blueprint, rng = module.Blueprint(build), np.random.default_rng(seed)
+        tensors = {}
+        for name, shape in module.shapes(blueprint).items():
+            value = rng.normal(size=shape) / max(1, np.prod(shape[:-1])) ** 0.5
+            tensors[name] = (value * (0.3 if len(shape) < 2 else 1) + name.endswith("scale")).astype(np.float32)
+        return blueprint, tensors
+
+    return make
