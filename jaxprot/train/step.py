@@ -146,7 +146,9 @@ class Objective:
             fill = m - n % m
             examples, keys = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:fill]]), (examples, keys))
             weight = jnp.concatenate([weight, jnp.zeros(fill, weight.dtype)])
-        groups = jax.tree.map(lambda leaf: leaf.reshape(-1, m, *leaf.shape[1:]), (examples, weight, keys))
+        # Not -1 for the number of groups: an array may be empty.
+        parts = weight.shape[0] // m
+        groups = jax.tree.map(lambda leaf: leaf.reshape(parts, m, *leaf.shape[1:]), (examples, weight, keys))
 
         factors: dict[str, Any] = {}
 
