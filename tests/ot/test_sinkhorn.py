@@ -58,7 +58,7 @@ def test_what_has_not_converged_says_so():
     x, y, a, b = points(64)
     for dense in (True, False):
         out = sinkhorn.solve_padded(factors(x, y), a, b, 0.01, max_iterations=3, dense=dense)
-        assert not out.converged and out.error > 1e-3 and out.iterations <= 5
+        assert not out.converged and out.error > 1e-3 and out.iterations <= 20  # one for each stage of the annealing
 
 
 def test_many_scales():
@@ -78,8 +78,8 @@ def test_start_from_the_solution_is_done_at_once():
     x, y, a, b = points(64)
     cost = factors(x, y).matrix()
     a, b = (jnp.asarray(w, jnp.float32) for w in (a, b))
-    first = sinkhorn.solve(cost, a, b, 0.5)
-    again = sinkhorn.solve(cost, a, b, 0.5, start=(first.f, first.g))
+    first = jax.jit(sinkhorn.solve)(cost, a, b, 0.5)
+    again = jax.jit(sinkhorn.solve)(cost, a, b, 0.5, start=(first.f, first.g))
     assert again.iterations <= 3 < first.iterations
     np.testing.assert_allclose(again.value, first.value, rtol=1e-5)
 
