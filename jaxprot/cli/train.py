@@ -70,7 +70,9 @@ def train(options: TrainOptions) -> int:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
     begin = time.perf_counter()
     header: dict[str, Any] = {"system": _system(cfg.task)}
-    if dataclasses.is_dataclass(getattr(cfg.task, "model", None)):
+    if hasattr(cfg.task, "header"):
+        header |= cfg.task.header()
+    elif dataclasses.is_dataclass(getattr(cfg.task, "model", None)):
         header["config"] = dataclasses.asdict(cfg.task.model)
     if parallel.first:
         print(f"{run}: {cfg.steps} steps on {parallel}", file=sys.stderr)

@@ -39,6 +39,9 @@ from jaxprot.massa.records import (
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
 
+LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
+"""Padded lengths in training: fewer than elsewhere, as each is two programs."""
+
 
 class Hidden(NamedTuple):
     """Whole proteins; what is hidden is drawn on the device.
@@ -178,6 +181,10 @@ class PretrainingTask:
         """Of the network, with the classes of the data (at least one of each)."""
         return dataclasses.replace(self.model, **{name: max(1, n) for name, n in self.vocabulary.classes.items()})
 
+    def header(self) -> dict[str, Any]:
+        """Of exported weights: sizes, and what the classes are."""
+        return {"config": dataclasses.asdict(self.sizes), "vocabulary": dataclasses.asdict(self.vocabulary)}
+
     @functools.cached_property
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         marks = np.array([zlib.crc32(p.sequence[: self.longest].encode()) % 10_000 for p in self.proteins])
@@ -188,7 +195,7 @@ class PretrainingTask:
 
     def _shape(self, protein: Protein) -> int:
         """Padded length, and whether there is a structure as the lowest bit: others need no graph."""
-        return 2 * bucket_length(min(len(protein.sequence), self.longest)) + (protein.coords is not None)
+        return 2 * bucket_length(min(len(protein.sequence), self.longest), LENGTHS) + (protein.coords is not None)
 
     @functools.cached_property
     def _batches(self) -> BucketBatches:

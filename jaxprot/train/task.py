@@ -38,6 +38,7 @@ class Task(Protocol):
         and `axis` is the name of the device axis for collectives, or None on one device. `micro` says how many come
         at once; its default of 1 is refused.
       files() -> iterable of paths: data files, whose hashes are noted beside the checkpoints.
+      header() -> dict: what exported weights say of themselves, where `model` is not all or not what is built.
     """
 
     monitor: str

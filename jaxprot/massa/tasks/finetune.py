@@ -22,6 +22,7 @@ from jaxprot.core.buckets import bucket_length, pad_to
 from jaxprot.core.errors import InputError
 from jaxprot.massa import losses, weights
 from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.data import LENGTHS
 from jaxprot.massa.embedders import Embedder, PhysicoChemical
 from jaxprot.massa.featurize import EDGE_SCALARS, NODE_SCALARS, NODE_VECTORS, Features
 from jaxprot.massa.heads import Perceptron, pool
@@ -58,6 +59,10 @@ def bare(seq: Array, mask: Array, cfg: MASSAConfig) -> Features:
         jnp.zeros((*lead, 0), jnp.int32), jnp.zeros((*lead, 0), bool),
         jnp.zeros((lead[0], 1, cfg.go_dim)), jnp.zeros((lead[0], 1), bool), jnp.zeros(lead[0], bool),
     )  # fmt: skip
+
+
+def _padded(length: int) -> int:
+    return bucket_length(length, LENGTHS)
 
 
 class TaskNetwork(nnx.Module):
@@ -160,7 +165,19 @@ class FinetuneTask:
     @functools.cached_property
     def _batches(self) -> BucketBatches:
         lengths = [min(len(self.data.sequences[row]), self.longest) for row in self._train]
-        return BucketBatches(lengths, self.items, most=64)
+        return BucketBatches(lengths, self.items, bucket=_padded, most=64)
+
+    def header(self) -> dict[str, Any]:
+        """Of exported weights: sizes of backbone and head, and what the outputs mean."""
+        table = self.data
+        return {
+            "network": type(self._sizes()[0]).__name__.removesuffix("Config").lower(),
+            "config": dataclasses.asdict(self._sizes()[0]),
+            "task": {
+                "name": table.name, "kind": table.kind, "classes": table.classes, "class_names": table.class_names,
+                "hidden": self.hidden, "scale": self.scale, "longest": self.longest,
+            },
+        }  # fmt: skip
 
     def _sizes(self) -> tuple[MASSAConfig | CNNConfig, dict[str, np.ndarray] | None]:
         if self.weights is None:
@@ -241,7 +258,7 @@ class FinetuneTask:
           apply: outputs of sequences and masks.
           rows: of the table.
         """
-        lengths = np.array([bucket_length(min(len(self.data.sequences[row]), self.longest)) for row in rows])
+        lengths = np.array([_padded(min(len(self.data.sequences[row]), self.longest)) for row in rows])
         found: dict[int, np.ndarray] = {}
         for length in np.unique(lengths):
             members = rows[lengths == length]
