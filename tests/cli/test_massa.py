@@ -1,0 +1,119 @@
+"""`jaxprot massa`: vectors of proteins, training on a table, predictions."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from flax import nnx
+
+from jaxprot.cli.main import main
+from jaxprot.massa import weights
+from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.model import Pretraining
+from jaxprot.weights import module
+
+SMALL = MASSAConfig(
+    seq_dim=49, max_length=64, width=16, convolutions=1, kernel=3, vectors=2, layers=1, neighbours=4, fusion_layers=1,
+    heads=2, feedforward=16, go_dim=64, go_width=8, go_layers=1, go_heads=2, go_feedforward=8, cross_layers=1,
+    go_classes=1, motif_classes=1, domain_classes=1, region_classes=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "massa.safetensors"
+    net = Pretraining(SMALL, rngs=nnx.Rngs(0))
+    weights.save(path, SMALL, module.flatten(nnx.to_pure_dict(nnx.state(net))))
+    return path
+
+
+@pytest.fixture
+def table(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["sequence,label,split"]
+    for i in range(120):
+        text = "".join(rng.choice(list("ACDEW"), 20))
+        part = ("train", "train", "train", "valid", "test")[i % 5]
+        rows.append(f"{text},{text.count('W') / 20:.3f},{part}")
+    path = tmp_path / "tryptophans.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_vectors_of_every_kind_of_file(small, tmp_path, example, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "two.fasta").write_text(">a\nACDEFG\n>a\nMKV\n")
+    (tmp_path / "in" / "chignolin.pdb").write_bytes(example("chignolin").read_bytes())
+    out = tmp_path / "out"
+    assert main(["massa", "embed", str(tmp_path / "in"), "--weights", str(small), "--residues", "-o", str(out)]) == 0
+    assert "3 proteins (1 with structure, 0 with annotation), 16 channels" in capsys.readouterr().out
+    with np.load(out / "embeddings.npz") as found, np.load(out / "residues.npz") as residues:
+        names = list(found["names"])
+        assert len(names) == 3 and {"a", "a-2"} < set(names) and found["features"].shape == (3, 16)
+        assert residues["a"].shape == (6, 16) and residues["a-2"].shape == (3, 16)
+    assert json.loads((out / "run.json").read_text())["command"] == "massa embed"
+
+
+def test_vectors_of_a_table_carry_its_labels(small, table, tmp_path):
+    out = tmp_path / "out"
+    assert main(["massa", "embed", str(table), "--weights", str(small), "-o", str(out)]) == 0
+    with np.load(out / "embeddings.npz") as found:
+        assert found["features"].shape == (120, 16) and found["labels"].shape == (120,)
+        assert set(found["split"]) == {"train", "valid", "test"}
+
+
+def test_training_metrics_and_predictions(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    code = main(["massa", "finetune", str(table), "--network", "cnn", "--steps", "40", "--lr", "0.01", "-o", str(out)])
+    assert code == 0
+    told = json.loads((out / "metrics.json").read_text())
+    assert told["kind"] == "regression" and told["rows"] == {"valid": 24, "test": 24}
+    assert told["test"]["spearman"] > 0.7 and "spearman" in capsys.readouterr().out
+    tested = pd.read_csv(out / "predictions.csv")
+    assert np.corrcoef(tested.label, tested.predicted)[0, 1] > 0.6
+    new = tmp_path / "new.fasta"
+    new.write_text(">few\nACDEACDEACDEACDEACDE\n>many\nWACWDEWACWDEWACWDEWA\n")
+    assert main(["massa", "predict", str(new), "--weights", str(out), "-o", str(tmp_path / "said")]) == 0
+    said = pd.read_csv(tmp_path / "said" / "predictions.csv").set_index("name").predicted
+    assert said["many"] > said["few"] + 0.03
+
+
+@pytest.mark.slow
+def test_a_frozen_backbone_stays(small, table, tmp_path):
+    from jaxprot.massa.tasks import predict
+
+    out = tmp_path / "run"
+    args = ["massa", "finetune", str(table), "--weights", str(small), "--frozen", "--steps", "10", "-o", str(out)]
+    assert main(args) == 0
+    backbone = module.flatten(nnx.to_pure_dict(nnx.state(predict.load(out).module.backbone, nnx.Param)))
+    before = weights.read(small).tensors
+    for name, value in backbone.items():
+        np.testing.assert_array_equal(value, before[f"backbone.{name}"], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed"], "no input"),
+        (["embed", "absent.fasta"], "absent.fasta: no such file"),
+        (["finetune"], "name a task or a table"),
+        (["finetune", "absent.csv"], "no such file; tasks by name are stability"),
+        (["finetune", "x.csv", "--network", "cnn", "--frozen"], "nothing that is pre-trained"),
+        (["predict"], "no input"),
+    ],
+)
+def test_wrong_input(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["massa", *arguments, "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_embedder_of_another_width(small, tmp_path, capsys):
+    path, stored = tmp_path / "a.fasta", tmp_path / "a.npz"
+    path.write_text(">a\nACD\n")
+    np.savez(stored, a=np.zeros((3, 8)))
+    args = ["massa", "embed", str(path), "--weights", str(small), "--embedder", str(stored), "-o", str(tmp_path / "o")]
+    assert main(args) == 2
+    assert "gives 8 channels, the weights read 49" in capsys.readouterr().err
