@@ -43,10 +43,11 @@ def pairs():
 
 @pytest.mark.parametrize("mode", ["random", "bfs", "dfs"])
 def test_splits_hold_their_share_and_follow_their_seed(pairs, mode):
-    tested = interactions.split(pairs, mode, 0.2, seed=1)
-    assert tested.sum() == int(0.2 * len(pairs))
-    np.testing.assert_array_equal(tested, interactions.split(pairs, mode, 0.2, seed=1))
-    assert (tested != interactions.split(pairs, mode, 0.2, seed=2)).any()
+    pairs = np.concatenate([pairs, pairs + 60])  # many proteins of few pairs to start from
+    found = [interactions.split(pairs, mode, 0.2, seed=seed) for seed in (1, 1, 2, 3, 4)]
+    assert all(tested.sum() == int(0.2 * len(pairs)) for tested in found)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert any((found[0] != other).any() for other in found[2:])
 
 
 def test_walks_take_whole_regions(pairs):
