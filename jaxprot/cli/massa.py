@@ -172,18 +172,14 @@ def finetune(options: FinetuneOptions) -> int:
     Writes what `jaxprot train` writes, metrics.json (Spearman correlation, or accuracy, and more) and predictions.csv
     of the test part. `jaxprot massa predict` uses the weights.
     """
-    import jax
-    from flax import nnx
-
     from jaxprot.cli.train import reporter
     from jaxprot.io.outputs import RunDirectory, write_json
     from jaxprot.io.tables import write_table
     from jaxprot.massa.tasks import predict
     from jaxprot.massa.tasks.cnn import CNNConfig
-    from jaxprot.massa.tasks.finetune import FinetuneTask
+    from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
     from jaxprot.massa.tasks.metrics import figures
     from jaxprot.train.loop import fit
-    from jaxprot.train.task import OptimConfig, TrainConfig
 
     if not options.task:
         raise InputError("name a task or a table (--help shows how)")
@@ -199,16 +195,7 @@ def finetune(options: FinetuneOptions) -> int:
         **({"model": CNNConfig()} if cnn else {} if options.weights != "none" else {"model": _small()}),
     )
     kind = task.data.kind  # a table that cannot be used is told before anything is written
-    rates = () if cnn or options.frozen else (("backbone", 0.3),)
-    cfg = TrainConfig(
-        task=task,
-        optim=OptimConfig(
-            lr=options.lr, schedule="cosine", warmup=max(1, options.steps // 20), final=options.lr / 100, ema=0.99,
-            frozen=("backbone",) if options.frozen else (), rates=rates,
-        ),
-        steps=options.steps, micro=0, evaluate_every=max(1, options.steps // 5), save_every=max(1, options.steps // 5),
-        log_every=max(1, options.steps // 20), seed=options.seed, init_seed=options.seed, workers=1,
-    )  # fmt: skip
+    cfg = recipe(task, steps=options.steps, lr=options.lr, frozen=options.frozen, seed=options.seed)
     if not options.resume:
         RunDirectory(options.output, options.overwrite)
     keep_memory()
@@ -220,17 +207,10 @@ def finetune(options: FinetuneOptions) -> int:
         print(f"{options.output}: stopped by {outcome.stopped} and saved; the same command with --resume goes on")
         return 130 if outcome.stopped == "SIGINT" else 0
     timings = {"train": time.perf_counter() - begin}
-    net = predict.load(outcome.best or options.output).module
-    graphdef, leaves = nnx.split(net)
-    apply = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves)(seq, mask))
     told: dict[str, Any] = {"task": task.data.name, "kind": kind, "rows": {}}
-    for part in ("valid", "test"):
+    for part, (found, labels) in predict.evaluate(predict.load(outcome.best or options.output), task).items():
         rows = task.data.part(part)
-        told["rows"][part] = len(rows)
-        if not len(rows):
-            continue
-        found, labels = task.predict(lambda seq, mask: apply(leaves, seq, mask), rows)
-        told[part] = figures(kind, found, labels)
+        told["rows"][part], told[part] = len(rows), figures(kind, found, labels)
         if part == "test" and kind != "residue_classes":
             texts = [task.data.sequences[row] for row in rows]
             columns = {"sequence": texts, "label": labels, "predicted": found}

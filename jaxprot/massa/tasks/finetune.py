@@ -31,7 +31,7 @@ from jaxprot.massa.tasks.cnn import CNN, CNNConfig
 from jaxprot.massa.tasks.metrics import figures
 from jaxprot.massa.tasks.tables import BENCHMARKS, IGNORE, Kind, Table, read_task
 from jaxprot.train.data import Batch, BucketBatches
-from jaxprot.train.task import Mean
+from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 from jaxprot.weights import registry
 
 
@@ -279,3 +279,29 @@ class FinetuneTask:
             return outputs.argmax(-1), labels
         mean, deviation = self.scale
         return outputs[:, 0].astype(np.float64) * deviation + mean, labels
+
+
+def recipe(
+    task: FinetuneTask, *, steps: int = 1000, lr: float = 1e-3, frozen: bool = False, seed: int = 0
+) -> TrainConfig:
+    """How `jaxprot massa finetune` trains: AdamW with a cosine.
+
+    A pre-trained backbone has a third of the head's rate.
+
+    Args:
+      task: what to train on.
+      steps: of training.
+      lr: highest learning rate.
+      frozen: whether the head alone is trained.
+      seed: of head, batches and dropout.
+    """
+    pretrained = task.weights is not None
+    return TrainConfig(
+        task=task,
+        optim=OptimConfig(
+            lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99,
+            frozen=("backbone",) if frozen else (), rates=(("backbone", 0.3),) if pretrained and not frozen else (),
+        ),
+        steps=steps, micro=0, evaluate_every=max(1, steps // 5), save_every=max(1, steps // 5),
+        log_every=max(1, steps // 20), seed=seed, init_seed=seed, workers=1,
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from jaxprot.core.errors import CheckpointError
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import PhysicoChemical, check_letters
 from jaxprot.massa.tasks.cnn import CNNConfig
-from jaxprot.massa.tasks.finetune import TaskNetwork, _padded
+from jaxprot.massa.tasks.finetune import FinetuneTask, TaskNetwork, _padded
 from jaxprot.weights import inspect, module
 
 _ITEMS = 8192  # padded residues at once
@@ -79,6 +79,18 @@ class TaskPredictor:
                 ):
                     out[row] = one
         return out
+
+
+def evaluate(predictor: TaskPredictor, task: FinetuneTask) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Predictions and labels of the validation and test parts of a task, as far as there are such."""
+    graphdef, leaves = nnx.split(predictor.module)
+    apply = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves)(seq, mask))
+    parts = {name: task.data.part(name) for name in ("valid", "test")}
+    return {
+        name: task.predict(lambda seq, mask: apply(leaves, seq, mask), rows)
+        for name, rows in parts.items()
+        if len(rows)
+    }
 
 
 def load(path: str | os.PathLike) -> TaskPredictor:
