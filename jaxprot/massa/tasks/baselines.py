@@ -58,7 +58,7 @@ def one_hot(table: Table, seed: int = 0) -> dict[str, float]:
     centre, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
     inputs = {name: (value - centre) / spread for name, value in inputs.items()}
     x = (x - centre) / spread
-    fitted = [_ridge(x, y, p) if table.kind == "regression" else _logistic(x, y, table.classes, p) for p in _PENALTIES]
+    fitted = [ridge(x, y, p) if table.kind == "regression" else logistic(x, y, table.classes, p) for p in _PENALTIES]
 
     def figure(model: np.ndarray, name: str) -> float:
         found = inputs[name] @ model[:-1] + model[-1]
@@ -72,14 +72,14 @@ def _numbers(sequence: str) -> np.ndarray:
     return np.array([LETTERS.find(letter) % len(LETTERS) for letter in sequence])  # -1 is the last one, X
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
-    """(d + 1, 1) weights, the last row the offset."""
+def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
+    """(d + 1, 1) weights of a linear model of numbers, the last row the offset; inputs have mean 0."""
     weights = np.linalg.solve(x.T @ x / len(x) + penalty * np.eye(x.shape[1]), x.T @ (y - y.mean()) / len(x))
     return np.append(weights, y.mean())[:, None]
 
 
-def _logistic(x: np.ndarray, y: np.ndarray, classes: int, penalty: float) -> np.ndarray:
-    """(d + 1, classes) weights, the last row the offsets."""
+def logistic(x: np.ndarray, y: np.ndarray, classes: int, penalty: float) -> np.ndarray:
+    """(d + 1, classes) weights of a linear model of classes, the last row the offsets."""
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 

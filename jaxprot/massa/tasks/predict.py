@@ -42,7 +42,9 @@ class TaskPredictor:
         self._channels = PhysicoChemical.dim if wide else module.cfg.inputs
         apply = lambda leaves, seq, mask: nnx.merge(graphdef, leaves)(seq, mask)  # noqa: E731
         vectors = lambda leaves, seq, mask: nnx.merge(graphdef, leaves).vectors(seq, mask)  # noqa: E731
+        residues = lambda leaves, seq, mask: nnx.merge(graphdef, leaves).features(seq, mask)  # noqa: E731
         self._leaves, self._apply, self._vectors = leaves, jax.jit(apply), jax.jit(vectors)
+        self._residues = jax.jit(residues)
 
     def predict(self, sequences: Sequence[str]) -> list[Any]:
         """Of each sequence a number, a class, or (L,) classes of residues; sequences are cut as in training.
@@ -61,6 +63,11 @@ class TaskPredictor:
     def vectors(self, sequences: Sequence[str]) -> np.ndarray:
         """(n, c) vectors that the head reads: features for distances between tasks."""
         return np.stack(self._run(self._vectors, sequences))
+
+    def residues(self, sequences: Sequence[str]) -> list[np.ndarray]:
+        """(L, c) features of residues, which the head of a residue task reads; sequences are cut as in training."""
+        found = self._run(self._residues, sequences)
+        return [one[: min(len(text), self.task["longest"])] for one, text in zip(found, sequences, strict=True)]
 
     def _run(self, function: Any, sequences: Sequence[str]) -> list[np.ndarray]:
         texts = [check_letters(s, f"sequence {i}")[: self.task["longest"]] for i, s in enumerate(sequences, 1)]
