@@ -158,6 +158,8 @@ class Problems:
         self.settings = settings
         self.tasks = [task.sample(settings.samples, settings.seed) for task in tasks]
         self.features = joint(self.tasks, settings.preprocess, settings.components)
+        # Around a common origin, so that single precision holds the differences.
+        self._cast = [part.astype(settings.precision) for part in self.features]
         self.codes: list[Any] = [None] * len(tasks)
         self.table = np.zeros((0, 0))
         self.places = [slice(0, 0)] * len(tasks)
@@ -179,8 +181,9 @@ class Problems:
         """The cost between two tasks."""
         s = self.settings
         table = self.table[self.places[i], self.places[j]] if self.codes[i] is not None else None
+        features = self._cast if dtype == np.dtype(s.precision) else self.features
         return otdd.factors(
-            *(self.features[i], self.features[j], self.codes[i], self.codes[j], table),
+            *(features[i], features[j], self.codes[i], self.codes[j], table),
             feature_weight=s.feature_weight,
             label_weight=s.label_weight,
             dtype=dtype,
@@ -190,12 +193,20 @@ class Problems:
         """What some pairs share: as asked, or a share of their mean cost."""
         if self.settings.eps is not None:
             return self.settings.eps
-        means = []
-        for i, j in pairs:
-            cost = self.factors(i, j)
-            means.append(cost.left.mean(0) @ cost.right.mean(0) + cost.alpha.mean() + cost.beta.mean())
+        means = [self._mean_cost(i, j) for i, j in pairs]
         # All samples may coincide; any eps gives 0 then.
         return self.settings.relative_eps * float(np.mean(means)) or 1.0
+
+    def _mean_cost(self, i: int, j: int) -> float:
+        """Of all pairs of samples, from means alone."""
+        x, y = self.features[i], self.features[j]
+        squares = np.vdot(x, x) / len(x) + np.vdot(y, y) / len(y)
+        value = self.settings.feature_weight * (squares / 2 - x.mean(0) @ y.mean(0))
+        if self.codes[i] is not None:
+            table = self.table[self.places[i], self.places[j]]
+            rows, columns = (np.bincount(self.codes[k]) / len(self.codes[k]) for k in (i, j))
+            value += self.settings.label_weight / 2 * (rows @ table @ columns)
+        return float(value)
 
     def same(self, i: int, j: int) -> bool:
         """Whether two tasks have the same samples."""
@@ -275,4 +286,4 @@ class Problems:
 
 def _key(features: np.ndarray) -> tuple[int, bytes]:
     """Something to order sets by that does not depend on where they stand."""
-    return len(features), features.tobytes()[:4096]
+    return len(features), features[:8].tobytes()

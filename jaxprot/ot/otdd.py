@@ -100,14 +100,14 @@ def factors(
       label_weight: of the labels.
       dtype: of the factors.
     """
-    left, right = -feature_weight * x, y
+    left, right = x * np.asarray(-feature_weight, x.dtype), y
     if table is not None and labels_x is not None and labels_y is not None:
         # Sizes in steps, so that tasks with different numbers of classes share programs.
         width = bucket_length(max(table.shape), _CLASSES)
-        one_hot = np.zeros((len(x), width))
+        one_hot = np.zeros((len(x), width), x.dtype)
         one_hot[np.arange(len(x)), labels_x] = 1
-        costs = np.zeros((len(y), width))
+        costs = np.zeros((len(y), width), y.dtype)
         costs[:, : table.shape[0]] = label_weight / 2 * table.T[labels_y]
         left, right = np.concatenate([left, one_hot], 1), np.concatenate([right, costs], 1)
-    squares = [feature_weight / 2 * (z * z).sum(1) for z in (x, y)]
+    squares = [feature_weight / 2 * np.einsum("nd,nd->n", z, z) for z in (x, y)]
     return Factors(*(np.asarray(part, dtype) for part in (left, right, *squares)))
