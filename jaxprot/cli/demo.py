@@ -34,6 +34,16 @@ _RUNS = {
             "alanine",
         ),
     ],
+    "massa": [
+        ("massa embed", ["MADE:ubiquitin.csv"], "features/ubiquitin"),
+        ("massa embed", ["MADE:trpcage.csv"], "features/trpcage"),
+        ("massa embed", ["MADE:hydropathy.csv"], "features/hydropathy"),
+        (
+            "transfer matrix",
+            [f"{name}=OUT:features/{name}/embeddings.npz" for name in ("ubiquitin", "trpcage", "hydropathy")],
+            "distances",
+        ),
+    ],
 }
 _SHOWN = 5
 HINGE = 45.0
@@ -45,7 +55,9 @@ _GAP = 5.0  # Å
 class DemoOptions:
     """Options of `demo`."""
 
-    system: tyro.conf.Positional[Literal["thermompnn", "proteinmpnn", "rmsfnet", "cryostar", "ai2bmd"]] = "thermompnn"
+    system: tyro.conf.Positional[Literal["thermompnn", "proteinmpnn", "rmsfnet", "cryostar", "ai2bmd", "massa"]] = (
+        "thermompnn"
+    )
     """Whose example to run."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
     """Folder for the results (default: jaxprot-demo/SYSTEM); results of an earlier demo are replaced."""
@@ -59,7 +71,8 @@ def demo(options: DemoOptions) -> int:
     The map that `rmsfnet` needs is simulated, with noise, and kept with its model in the folder `inputs`. `cryostar`
     has no weights: 400 particle images of two ubiquitins that open like a book are simulated, and a network is trained
     on them, in less than a minute. `ai2bmd` tells how chignolin is cut into units, and moves an alanine between caps
-    a picosecond.
+    a picosecond. `massa` embeds point mutants and compares three tasks: the stability of those of ubiquitin and of
+    trp-cage, as ThermoMPNN sees it, and the hydropathy of the former.
     """
     from jaxprot.cli.main import run
 
@@ -69,6 +82,8 @@ def demo(options: DemoOptions) -> int:
     if options.system == "cryostar":
         _remove_run(output / "run")
         _closed_and_open(output)
+    if options.system == "massa":
+        _mutants(output, options.debug)
     for command, arguments, folder in _RUNS[options.system]:
         argv = [_argument(text, output) for text in arguments]
         argv += ["-o", str(output / folder), "--overwrite"] + (["--debug"] if options.debug else [])
@@ -90,6 +105,9 @@ def demo(options: DemoOptions) -> int:
 def _argument(text: str, output: Path) -> str:
     from jaxprot import examples
 
+    task, mark, rest = text.partition("=OUT:")
+    if mark:
+        return f"{task}={output / rest}"
     kind, _, name = text.partition(":")
     if kind == "EXAMPLE":
         return str(examples.path(name))
@@ -127,6 +145,33 @@ def _map_and_model(output: Path, debug: bool) -> None:
     run = RunDirectory(output, overwrite=True)
     write_structure(structure, run.file("ubiquitin.pdb", "inputs"))
     write_map(volume.with_data(volume.data + noise), run.file("ubiquitin.mrc", "inputs"), label="simulated, 3 A, noise")
+
+
+def _mutants(output: Path, debug: bool) -> None:
+    """Writes tables of point mutants: their stability (ΔΔG, kcal/mol) as ThermoMPNN sees it, and hydropathy."""
+    from jaxprot.cli.options import Compute, start
+
+    start(Compute(debug=debug))
+    import numpy as np
+
+    from jaxprot import examples
+    from jaxprot.io.outputs import RunDirectory
+    from jaxprot.io.tables import write_table
+    from jaxprot.massa.embedders import PhysicoChemical
+    from jaxprot.thermompnn import predict
+    from jaxprot.weights import registry
+
+    run, predictor = RunDirectory(output, overwrite=True), predict.load(registry.resolve("default", "thermompnn")[0])
+    for name in ("ubiquitin", "trpcage"):
+        scan = predictor.scan(examples.path(f"{name}.pdb"), samples=0).to_dataframe()
+        wild = "".join(scan.drop_duplicates("resid").wt)
+        place = {resid: i for i, resid in enumerate(dict.fromkeys(scan.resid))}
+        rows = [row for row in scan.itertuples() if row.mut != row.wt]
+        texts = [wild[: place[row.resid]] + row.mut + wild[place[row.resid] + 1 :] for row in rows]
+        write_table({"sequence": texts, "label": [row.ddg for row in rows]}, run.file(f"{name}.csv", "inputs"))
+        if name == "ubiquitin":
+            hydropathy = [float(np.mean(one[:, 21])) for one in PhysicoChemical().embed(texts)]
+            write_table({"sequence": texts, "label": hydropathy}, run.file("hydropathy.csv", "inputs"))
 
 
 def _flexibility(output: Path) -> None:

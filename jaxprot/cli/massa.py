@@ -11,6 +11,8 @@ import tyro
 from jaxprot.cli.options import Common, Compute, keep_memory, load, progress, record
 from jaxprot.core.errors import InputError
 
+_AT_ONCE = 512  # proteins whose inputs are in memory
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbedOptions(Common):
@@ -65,13 +67,14 @@ def embed(options: EmbedOptions) -> int:
     timings = {"read": time.perf_counter() - begin}
     begin = time.perf_counter()
     with progress(len(proteins), "proteins") as advance:
-        for name, protein in zip(names, proteins, strict=True):
-            records = to_records([protein], embedder, ontology=ontology, go_dim=predictor.config.go_dim)
-            (found,) = predictor.embed(records, long=options.long)
-            vectors.append(found.vector)
-            if options.residues:
-                residues[name] = found.residues
-            advance()
+        for start in range(0, len(proteins), _AT_ONCE):
+            part = proteins[start : start + _AT_ONCE]
+            records = to_records(part, embedder, ontology=ontology, go_dim=predictor.config.go_dim)
+            for name, found in zip(names[start:], predictor.embed(records, long=options.long), strict=False):
+                vectors.append(found.vector)
+                if options.residues:
+                    residues[name] = found.residues
+                advance()
     timings["compute"] = time.perf_counter() - begin
     directory = run.folder()
     with atomic_path(directory / "embeddings.npz") as temporary, open(temporary, "wb") as file:

@@ -111,3 +111,21 @@ def test_wrong_settings(folder):
         PretrainingTask(data=(str(folder),), model=SMALL, held=0.0)
     with pytest.raises(ValueError, match="seq_dim 768"):
         PretrainingTask(data=(str(folder),))
+
+
+def test_vectors_do_not_depend_on_company(folder):
+    from jaxprot.massa.embedders import PhysicoChemical
+    from jaxprot.massa.predict import Predictor
+    from jaxprot.massa.records import to_records
+
+    task = PretrainingTask(data=(str(folder),), model=SMALL)
+    predictor = Predictor(task.build(jax.random.key(0)).backbone)
+    records = to_records(task.proteins[:40] + task.proteins[-1:], PhysicoChemical())
+    together = predictor.embed(records)
+    assert [one.name for one in together] == [record.name for record in records]
+    assert max(map(len, predictor._groups(records))) == 40
+    for row in (0, 17, 40):
+        (alone,) = predictor.embed([records[row]])
+        np.testing.assert_allclose(together[row].vector, alone.vector, atol=2e-6)
+        np.testing.assert_allclose(together[row].residues, alone.residues, atol=2e-6)
+        assert len(alone.residues) == len(records[row].sequence)
