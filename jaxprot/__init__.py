@@ -18,9 +18,12 @@ if TYPE_CHECKING:  # the names below, for type checkers and editors
         ai2bmd,
         core,
         cryostar,
+        esm2,
         io,
+        massa,
         md,
         ops,
+        ot,
         plots,
         proteinmpnn,
         rmsfnet,
@@ -56,8 +59,8 @@ _NAMES = {
     "OutputError": "jaxprot.core.errors",
 }
 _MODULES = (
-    *("ai2bmd", "core", "cryostar", "io", "md", "ops", "plots", "proteinmpnn", "rmsfnet", "thermompnn", "train"),
-    *("visnet", "weights"),
+    *("ai2bmd", "core", "cryostar", "esm2", "io", "massa", "md", "ops", "ot", "plots", "proteinmpnn", "rmsfnet"),
+    *("thermompnn", "train", "visnet", "weights"),
 )
 
 __all__ = [
@@ -73,10 +76,13 @@ __all__ = [
     "cite",
     "core",
     "cryostar",
+    "esm2",
     "io",
     "load",
+    "massa",
     "md",
     "ops",
+    "ot",
     "plots",
     "proteinmpnn",
     "read_map",

@@ -18,7 +18,7 @@ from typing import Any
 from jaxprot._version import __version__
 from jaxprot.core.errors import JaxprotError, OutputError
 
-_RECORDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "gemmi", "scipy")
+_RECORDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "gemmi", "scipy", "ott-jax")
 _counter = itertools.count()
 
 
