@@ -173,7 +173,7 @@ class SimulateOptions(PotentialOptions):
     """Steps between frames, which are rows of energies and restart points as well."""
     minimise: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 200
     """Steps downhill before dynamics, at most; 0 for none."""
-    equilibration: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 200
+    equilibration: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 300
     """Of each of the five stages before production, in which springs hold all atoms; 0 for none (published: 2000)."""
     replicas: int = 1
     """Molecules that move side by side, with velocities of their own."""

@@ -65,7 +65,7 @@ class SimulationConfig:
     steps: int = 1000
     record: int = 100
     equilibration: int = 0
-    damping: float = 10.0
+    damping: float = 25.0
     stages: tuple[float, ...] = (10.0, 5.0, 1.0, 0.5, 0.1)
     seed: int = 0
     replicas: int = 1
