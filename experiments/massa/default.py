@@ -20,19 +20,20 @@ def config() -> TrainConfig:
         task=PretrainingTask(
             data=DATA,
             model=MASSAConfig(
-                seq_dim=49, width=128, convolutions=4, vectors=8, layers=2, neighbours=16, fusion_layers=2, heads=4,
+                seq_dim=49, width=128, convolutions=3, vectors=8, layers=1, neighbours=16, fusion_layers=2, heads=4,
                 feedforward=512, go_width=32, go_layers=1, go_heads=2, go_feedforward=64, cross_layers=1,
                 sequence_dropout=0.1, structure_dropout=0.1, dropout=0.1,
             ),
+            longest=256,
         ),
         optim=OptimConfig(
-            name="adamw", lr=1.5e-3, b2=0.98, weight_decay=0.01, schedule="cosine", warmup=200, final=1e-5, clip=1.0,
-            ema=0.998,
+            name="adamw", lr=2e-3, b2=0.98, weight_decay=0.01, schedule="cosine", warmup=100, final=1e-5, clip=1.0,
+            ema=0.995,
         ),
-        steps=6000,
+        steps=1000,
         micro=0,
-        evaluate_every=1000,
-        save_every=500,
+        evaluate_every=250,
+        save_every=250,
         log_every=50,
         workers=1,
     )  # fmt: skip

@@ -39,8 +39,8 @@ from jaxprot.massa.records import (
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
 
-LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
-"""Padded lengths in training: fewer than elsewhere, as each is two programs."""
+LENGTHS = (128, 256, 512, 1024)
+"""Padded lengths in pre-training: fewer than elsewhere, as each is two programs that take a minute to compile."""
 
 
 class Hidden(NamedTuple):

@@ -22,7 +22,6 @@ from jaxprot.core.buckets import bucket_length, pad_to
 from jaxprot.core.errors import InputError
 from jaxprot.massa import losses, weights
 from jaxprot.massa.config import MASSAConfig
-from jaxprot.massa.data import LENGTHS
 from jaxprot.massa.embedders import Embedder, PhysicoChemical
 from jaxprot.massa.featurize import EDGE_SCALARS, NODE_SCALARS, NODE_VECTORS, Features
 from jaxprot.massa.heads import Perceptron, pool
@@ -59,6 +58,10 @@ def bare(seq: Array, mask: Array, cfg: MASSAConfig) -> Features:
         jnp.zeros((*lead, 0), jnp.int32), jnp.zeros((*lead, 0), bool),
         jnp.zeros((lead[0], 1, cfg.go_dim)), jnp.zeros((lead[0], 1), bool), jnp.zeros(lead[0], bool),
     )  # fmt: skip
+
+
+LENGTHS = (64, 128, 256, 384, 512, 768, 1024)
+"""Padded lengths in fine-tuning, each a program."""
 
 
 def _padded(length: int) -> int:
