@@ -197,6 +197,7 @@ def test_missing_modalities_are_masked(tiny):
     assert np.abs(run(features).protein[0, :30] - bare.protein[0, :30]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_dropout_follows_its_key(tiny, key):
     _, run, records = tiny
     features, _ = featurize.batch(records, TINY, length=64, terms=8)

@@ -124,6 +124,7 @@ def test_references_are_those_of_the_elements(folder):
     assert batch.z.shape == (3, 8) and np.abs(batch.energy).max() < 3
 
 
+@pytest.mark.slow
 def test_padding_changes_no_term(folder):
     task = data.EnergyForceTask(data=(str(folder),), model=SMALL)
     model = task.build(jax.random.key(0))

@@ -233,6 +233,7 @@ def test_the_forms_for_other_platforms_agree():
     np.testing.assert_allclose(exchange.total(weight), jnp.sum(weight, 2), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_maps_over_molecules(build, molecule):
     predictor = build(layers=1)
     energy, leaves = predictor.pure()
