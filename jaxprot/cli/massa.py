@@ -1,6 +1,7 @@
-"""`jaxprot massa embed|finetune|predict`."""
+"""`jaxprot massa embed|finetune|predict|interactions`."""
 
 import dataclasses
+import functools
 import sys
 import time
 from pathlib import Path
@@ -145,12 +146,15 @@ class FinetuneOptions(Compute):
     """Options of `massa finetune`."""
 
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK|CSV")] = ""
-    """A table with the columns sequence and label (and split), or the name of a benchmark: stability, fluorescence,
-    remote_homology, secondary_structure, enzyme_class, gb1."""
+    """A table with the columns sequence and label (and split), and smiles or sequence2 for pairs of a protein and a
+    molecule or of two proteins; or the name of a benchmark: stability, fluorescence, remote_homology,
+    secondary_structure, enzyme_class, gb1, and of pairs kinase (active or not) and davis (pKd)."""
     folder: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Of the benchmarks' tables (default: the environment variable JAXPROT_TASKS)."""
     kind: Literal["auto", "regression", "classes", "residue_classes"] = "auto"
     """Of the labels."""
+    fold: Literal[0, 1, 2, 3, 4] = 0
+    """Of kinase and davis, the one for validation."""
     weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE|none")] = "massa"
     """To start from; none trains from scratch."""
     network: Literal["massa", "cnn"] = "massa"
@@ -172,16 +176,15 @@ class FinetuneOptions(Compute):
 def finetune(options: FinetuneOptions) -> int:
     """Trains MASSA on a task, and tells how well it does on the test part.
 
-    Writes what `jaxprot train` writes, metrics.json (Spearman correlation, or accuracy, and more) and predictions.csv
-    of the test part. `jaxprot massa predict` uses the weights.
+    Writes what `jaxprot train` writes, metrics.json (Spearman correlation, or accuracy, and more; of pairs Pearson
+    correlation, or areas under ROC and precision-recall curves) and predictions.csv of the test part. `jaxprot massa
+    predict` uses the weights.
     """
     from jaxprot.cli.train import reporter
     from jaxprot.io.outputs import RunDirectory, write_json
-    from jaxprot.io.tables import write_table
-    from jaxprot.massa.tasks import predict
+    from jaxprot.massa.tasks import pairs
     from jaxprot.massa.tasks.cnn import CNNConfig
     from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
-    from jaxprot.massa.tasks.metrics import figures
     from jaxprot.train.loop import fit
 
     if not options.task:
@@ -189,7 +192,13 @@ def finetune(options: FinetuneOptions) -> int:
     cnn = options.network == "cnn"
     if cnn and options.frozen:
         raise InputError("--frozen: the convolutional network has nothing that is pre-trained")
-    task = FinetuneTask(
+    paired = pairs.is_pairs(options.task)
+    if paired and cnn:
+        raise InputError("--network cnn: the heads of pairs are for MASSA; leave the option out")
+    if paired and options.kind == "residue_classes":
+        raise InputError("--kind residue_classes: labels of pairs are regression or classes")
+    made: Any = functools.partial(pairs.PairTask, fold=options.fold) if paired else FinetuneTask
+    task = made(
         table=options.task,
         folder=None if options.folder is None else str(options.folder),
         kind=None if options.kind == "auto" else options.kind,
@@ -211,19 +220,65 @@ def finetune(options: FinetuneOptions) -> int:
         return 130 if outcome.stopped == "SIGINT" else 0
     timings = {"train": time.perf_counter() - begin}
     told: dict[str, Any] = {"task": task.data.name, "kind": kind, "rows": {}}
-    for part, (found, labels) in predict.evaluate(predict.load(outcome.best or options.output), task).items():
-        rows = task.data.part(part)
-        told["rows"][part], told[part] = len(rows), figures(kind, found, labels)
-        if part == "test" and kind != "residue_classes":
-            texts = [task.data.sequences[row] for row in rows]
-            columns = {"sequence": texts, "label": labels, "predicted": found}
-            write_table(columns, options.output / "predictions.csv")
+    told.update((_score_pairs if paired else _score)(task, options.output, told["rows"]))
     write_json(options.output / "metrics.json", told)
     inputs = [Path(name) for name in task.files() if Path(name).is_file()]
     record(options, options.output, "massa finetune", inputs=inputs, timings=timings)
     shown = told.get("test", told.get("valid", {}))
     print(f"{options.output}: {', '.join(f'{name} {value:.3f}' for name, value in shown.items())}; metrics.json")
     return 0
+
+
+def _score(task: Any, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
+    """Figures of the parts; writes predictions.csv of the test part."""
+    from jaxprot.io.tables import write_table
+    from jaxprot.massa.tasks import predict
+    from jaxprot.massa.tasks.metrics import figures
+
+    told, kind = {}, task.data.kind
+    for part, (found, labels) in predict.evaluate(predict.load(folder), task).items():
+        rows = task.data.part(part)
+        counts[part], told[part] = len(rows), figures(kind, found, labels)
+        if part == "test" and kind != "residue_classes":
+            texts = [task.data.sequences[row] for row in rows]
+            columns = {"sequence": texts, "label": labels, "predicted": found}
+            write_table(columns, folder / "predictions.csv")
+    return told
+
+
+def _score_pairs(task: Any, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
+    """The same of pairs."""
+    from jaxprot.io.tables import write_table
+    from jaxprot.massa.tasks import pairs
+
+    told, table, predictor = {}, task.data, pairs.load(folder)
+    for part in ("valid", "test"):
+        rows = table.part(part)
+        if not len(rows):
+            continue
+        found, labels = task.predict(predictor.apply, rows)
+        counts[part], told[part] = len(rows), pairs.figures(table, found, labels)
+        if part == "test":
+            columns = {
+                "sequence": [table.sequences[row] for row in rows],
+                table.partner: [table.partners[row] for row in rows],
+                "label": [_named(table.class_names, label) for label in labels],
+            }
+            write_table({**columns, **_predicted(predictor, found)}, folder / "predictions.csv")
+    return told
+
+
+def _named(names: tuple[str, ...], value: Any) -> Any:
+    return names[value] if names else value
+
+
+def _predicted(predictor: Any, found: Any) -> dict[str, Any]:
+    """Columns of what a network says of pairs: numbers, or classes and their probabilities."""
+    if predictor.kind == "regression":
+        return {"predicted": found}
+    names = predictor.class_names
+    shares = {f"p_{_named(names, i)}": found[:, i] for i in range(found.shape[1])}
+    return {"predicted": [_named(names, i) for i in found.argmax(-1)], **shares}
 
 
 def _small() -> Any:
@@ -239,7 +294,8 @@ class PredictOptions(Compute):
     """Options of `massa predict`."""
 
     inputs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...")] = ()
-    """FASTA, PDB, mmCIF or UniProt flat files, tables with a column sequence, or folders of such."""
+    """FASTA, PDB, mmCIF or UniProt flat files, tables with a column sequence, or folders of such; for weights of pairs
+    one table with the columns sequence, and smiles or sequence2."""
     weights: Annotated[Path, tyro.conf.arg(metavar="RUN|FILE")] = Path("jaxprot-out")
     """Folder of `massa finetune`, or its best.safetensors."""
 
@@ -249,11 +305,16 @@ def predict(options: PredictOptions) -> int:
     from jaxprot.io.outputs import RunDirectory, sha256
     from jaxprot.io.tables import write_table
     from jaxprot.massa.data import read_all
+    from jaxprot.massa.tasks import pairs
     from jaxprot.massa.tasks import predict as trained
+    from jaxprot.weights import inspect
 
     if not options.inputs:
         raise InputError("no input; give files or a folder (--help shows how)")
     run = RunDirectory(options.output, options.overwrite)
+    file = options.weights / "best.safetensors" if options.weights.is_dir() else options.weights
+    if inspect.read(file)[2].get("network") == pairs.NETWORK:
+        return _predict_pairs(options, run, file)
     proteins = read_all(tuple(map(str, options.inputs)))
     predictor = trained.load(options.weights)
     begin = time.perf_counter()
@@ -273,9 +334,116 @@ def predict(options: PredictOptions) -> int:
         "predicted": [text(value) for value in found],
     }
     path = write_table(columns, run.folder() / "predictions.csv")
-    file = options.weights / "best.safetensors" if options.weights.is_dir() else options.weights
     told = {"name": predictor.task["name"], "file": str(file), "sha256": sha256(file)}
     record(options, run.folder(), "massa predict", inputs=_files(options.inputs), weights=told,
            timings={"compute": time.perf_counter() - begin})  # fmt: skip
     print(f"{path}: {len(found)} proteins")
+    return 0
+
+
+def _predict_pairs(options: PredictOptions, run: Any, file: Path) -> int:
+    """What a fine-tuned network says of the pairs of a table."""
+    from jaxprot.io.outputs import sha256
+    from jaxprot.io.tables import write_table
+    from jaxprot.massa.tasks import pairs
+
+    predictor = pairs.load(file)
+    if len(options.inputs) != 1 or not options.inputs[0].name.endswith((".csv", ".csv.gz")):
+        raise InputError(f"{file}: weights of pairs; give one table with the columns sequence and {predictor.partner}")
+    begin = time.perf_counter()
+    columns: dict[str, Any] = pairs.read_columns(options.inputs[0], ("sequence", predictor.partner))
+    try:
+        found = predictor.predict(columns["sequence"], columns[predictor.partner])
+    except InputError as error:
+        raise InputError(f"{options.inputs[0]}: {error}") from error
+    path = write_table({**columns, **_predicted(predictor, found)}, run.folder() / "predictions.csv")
+    told = {"name": predictor.task["name"], "file": str(file), "sha256": sha256(file)}
+    record(options, run.folder(), "massa predict", inputs=options.inputs, weights=told,
+           timings={"compute": time.perf_counter() - begin})  # fmt: skip
+    print(f"{path}: {len(found)} pairs")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InteractionsOptions(Common):
+    """Options of `massa interactions`."""
+
+    inputs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PROTEINS.csv EDGES.csv")] = ()
+    """Proteins (columns protein, sequence), and pairs (protein_a, protein_b, and a column of 0 and 1 for each type;
+    pairs whose types are empty are told)."""
+    split: Literal["random", "bfs", "dfs"] = "bfs"
+    """How tested pairs are chosen: at random, or by a walk, breadth or depth first, so that they form a region."""
+    messages: Literal["train", "all"] = "train"
+    """Pairs that carry messages: those of training, or as published the tested ones too, which helps to tell them."""
+    select: Literal["valid", "test"] = "valid"
+    """What chooses the best epoch: a part of its own, or as published the tested pairs themselves."""
+    embeddings: Annotated[Path | None, tyro.conf.arg(metavar="NPZ")] = None
+    """Vectors of the proteins that `jaxprot massa embed` wrote, in place of those that are computed here."""
+    epochs: int = 200
+    """Of training."""
+    lr: float = 1e-3
+    """First learning rate."""
+    width: int = 512
+    """Channels of the graph network."""
+
+
+def interactions(options: InteractionsOptions) -> int:
+    """Trains a graph network that tells the types of interactions of proteins, and tells how well it does.
+
+    Writes metrics.json (micro-F1, by type, and by how many of a pair's proteins training has met), predictions.csv of
+    the tested pairs and of those that are asked about, and history.csv.
+    """
+    import numpy as np
+
+    from jaxprot.io.outputs import RunDirectory, write_json
+    from jaxprot.io.tables import write_table
+    from jaxprot.massa.tasks import networks
+
+    if len(options.inputs) != 2:
+        raise InputError(f"{len(options.inputs)} tables; give that of the proteins and that of the pairs")
+    try:
+        cfg = networks.GraphConfig(
+            split=options.split, messages=options.messages, select=options.select, epochs=options.epochs,
+            lr=options.lr, width=options.width, seed=options.seed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
+    run = RunDirectory(options.output, options.overwrite)
+    network = networks.read_network(*options.inputs)
+    networks.parts(network.pairs, cfg)  # too few pairs are told before minutes of work
+    begin = time.perf_counter()
+    weights = None
+    if options.embeddings is not None:
+        x = networks.stored(network, options.embeddings)
+    else:
+        predictor, weights = load(options, "massa")
+        embedder = _embedder("physchem", predictor.config.seq_dim)
+        with progress(len(network.names), "proteins") as advance:
+            x = networks.vectors(network, predictor, embedder, advance=advance)
+    timings = {"embed": time.perf_counter() - begin}
+    begin = time.perf_counter()
+    with progress(cfg.epochs, "epochs") as advance:
+        fitted = networks.fit(network, x, cfg, lambda _: advance())
+    timings["train"] = time.perf_counter() - begin
+    told = networks.figures(network, fitted)
+    directory = run.folder()
+    counts = {name: int((fitted.part == name).sum()) for name in ("train", "valid", "test")}
+    write_json(directory / "metrics.json", {
+        "split": cfg.split, "messages": cfg.messages, "select": cfg.select, "proteins": len(network.names),
+        "pairs": {**counts, "asked": len(network.asked)}, "epoch": fitted.epoch, **told,
+    })  # fmt: skip
+    tested, names = fitted.part == "test", np.array(network.names)
+    pairs = np.concatenate([network.pairs[tested], network.asked])
+    shares = np.concatenate([fitted.probabilities[tested], fitted.asked])
+    columns: dict[str, Any] = {"protein_a": names[pairs[:, 0]], "protein_b": names[pairs[:, 1]]}
+    columns["part"] = ["test"] * int(tested.sum()) + ["asked"] * len(network.asked)
+    columns.update({f"p_{name}": shares[:, i] for i, name in enumerate(network.type_names)})
+    write_table(columns, directory / f"predictions.{options.format}")
+    write_table({name: [one[name] for one in fitted.history] for name in fitted.history[0]},
+                directory / f"history.{options.format}")  # fmt: skip
+    inputs = [*options.inputs, *([] if options.embeddings is None else [options.embeddings])]
+    record(options, directory, "massa interactions", inputs=inputs, weights=weights, timings=timings)
+    leak = " (with the leak of the published evaluation)" if cfg.messages == "all" or cfg.select == "test" else ""
+    print(f"{directory}: micro-F1 {told['test']:.3f} of {counts['test']} tested pairs{leak}, "
+          f"{told['all_positive']:.3f} by telling every type; metrics.json, predictions.{options.format}")  # fmt: skip
     return 0

@@ -101,6 +101,10 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
         (["finetune", "absent.csv"], "no such file; tasks by name are stability"),
         (["finetune", "x.csv", "--network", "cnn", "--frozen"], "nothing that is pre-trained"),
         (["predict"], "no input"),
+        (["interactions"], "0 tables; give that of the proteins and that of the pairs"),
+        (["interactions", "absent.csv", "e.csv"], "absent.csv: no such file"),
+        (["interactions", "p.csv", "e.csv", "--epochs", "0"], "--epochs must be at least 1"),
+        (["finetune", "kinase", "--network", "cnn"], "the heads of pairs are for MASSA"),
     ],
 )
 def test_wrong_input(tmp_path, monkeypatch, capsys, arguments, message):
@@ -117,3 +121,70 @@ def test_an_embedder_of_another_width(small, tmp_path, capsys):
     args = ["massa", "embed", str(path), "--weights", str(small), "--embedder", str(stored), "-o", str(tmp_path / "o")]
     assert main(args) == 2
     assert "gives 8 channels, the weights read 49" in capsys.readouterr().err
+
+
+@pytest.fixture
+def complexes(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["sequence,sequence2,label,split"]
+    for i in range(60):
+        one, other = ("".join(rng.choice(list("ACDEW"), 12)) for _ in range(2))
+        part = ("train", "train", "train", "valid", "test")[i % 5]
+        rows.append(f"{one},{other},{(one + other).count('W') / 2},{part}")
+    path = tmp_path / "complexes.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.mark.slow
+def test_training_on_pairs(small, complexes, tmp_path, capsys):
+    out = tmp_path / "run"
+    args = ["massa", "finetune", str(complexes), "--weights", str(small), "--frozen", "--steps", "5", "-o", str(out)]
+    assert main(args) == 0
+    told = json.loads((out / "metrics.json").read_text())
+    assert told["kind"] == "regression" and told["rows"] == {"valid": 12, "test": 12} and told["test"]["rmse"] < 10
+    assert "rmse" in capsys.readouterr().out
+    tested = pd.read_csv(out / "predictions.csv")
+    assert list(tested) == ["sequence", "sequence2", "label", "predicted"] and len(tested) == 12
+    said = tmp_path / "said"
+    asked = tmp_path / "asked.csv"
+    tested[["sequence2", "sequence"]].to_csv(asked, index=False)
+    assert main(["massa", "predict", str(asked), "--weights", str(out), "-o", str(said)]) == 0
+    assert "12 pairs" in capsys.readouterr().out
+    np.testing.assert_allclose(pd.read_csv(said / "predictions.csv").predicted, tested.predicted, atol=1e-4)
+    fasta = tmp_path / "a.fasta"
+    fasta.write_text(">a\nACD\n")
+    assert main(["massa", "predict", str(fasta), "--weights", str(out), "-o", str(tmp_path / "no")]) == 2
+    assert "give one table with the columns sequence and sequence2" in capsys.readouterr().err
+    asked.write_text("sequence,sequence2\nACD,ACE\nACD,A-E\n")
+    assert main(["massa", "predict", str(asked), "--weights", str(out), "-o", str(tmp_path / "no")]) == 2
+    assert "asked.csv: pair 2, sequence2: '-' at place 2" in capsys.readouterr().err
+
+
+def test_types_of_interactions(small, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = [f"p{i}" for i in range(20)]
+    texts = ["".join(rng.choice(list("ACDEW"), 12)) for _ in names]
+    proteins, edges = tmp_path / "proteins.csv", tmp_path / "edges.csv"
+    proteins.write_text("\n".join(["protein,sequence", *map(",".join, zip(names, texts, strict=True))]))
+    rows = [f"p{a},p{b},{int(a % 2 == b % 2)},1" for a in range(20) for b in range(a) if rng.random() < 0.5]
+    edges.write_text("\n".join(["protein_a,protein_b,binding,catalysis", *rows[:-1], rows[-1][:-3] + ","]))
+    out = tmp_path / "run"
+    args = ["massa", "interactions", str(proteins), str(edges), "--split", "bfs", "--epochs", "3", "--width", "8"]
+    assert main([*args, "--weights", str(small), "-o", str(out)]) == 0
+    assert "tested pairs," in capsys.readouterr().out
+    told = json.loads((out / "metrics.json").read_text())
+    tested = int(0.2 * (len(rows) - 1))
+    assert told["pairs"]["test"] == tested and told["pairs"]["asked"] == 1 and 1 <= told["epoch"] <= 3
+    assert 0 <= told["test"] <= 1 and set(told["types"]) == {"binding", "catalysis"}
+    found = pd.read_csv(out / "predictions.csv")
+    assert list(found) == ["protein_a", "protein_b", "part", "p_binding", "p_catalysis"]
+    assert list(found.part) == ["test"] * tested + ["asked"] and found.p_binding.between(0, 1).all()
+    assert len(pd.read_csv(out / "history.csv")) == 3
+
+    # Vectors that were made before need no network, and the published choices are named where they are taken.
+    stored = tmp_path / "embeddings.npz"
+    np.savez(stored, names=names, features=rng.normal(size=(20, 4)))
+    more = ["--embeddings", str(stored), "--messages", "all", "--select", "test", "-o", str(tmp_path / "other")]
+    assert main([*args, *more]) == 0
+    assert "with the leak of the published evaluation" in capsys.readouterr().out
