@@ -88,7 +88,7 @@ def mutants(name):
     place = {resid: i for i, resid in enumerate(one["resid"])}
     rows = [row for row in scan.itertuples() if row.mut != row.wt]
     texts = [wild[: place[r.resid]] + r.mut + wild[place[r.resid] + 1 :] for r in rows]
-    return pd.DataFrame({"sequence": texts, "label": [r.ddg for r in rows]})
+    return pd.DataFrame({"sequence": texts, "label": [r.ddg_kcal_mol for r in rows]})
 
 
 tables = {}

@@ -168,7 +168,7 @@ def _mutants(output: Path, debug: bool) -> None:
         place = {resid: i for i, resid in enumerate(dict.fromkeys(scan.resid))}
         rows = [row for row in scan.itertuples() if row.mut != row.wt]
         texts = [wild[: place[row.resid]] + row.mut + wild[place[row.resid] + 1 :] for row in rows]
-        write_table({"sequence": texts, "label": [row.ddg for row in rows]}, run.file(f"{name}.csv", "inputs"))
+        write_table({"sequence": texts, "label": [row.ddg_kcal_mol for row in rows]}, run.file(f"{name}.csv", "inputs"))
         if name == "ubiquitin":
             hydropathy = [float(np.mean(one[:, 21])) for one in PhysicoChemical().embed(texts)]
             write_table({"sequence": texts, "label": hydropathy}, run.file("hydropathy.csv", "inputs"))
