@@ -11,14 +11,18 @@ with `--data runs/flexibility` for each, and PDB = runs/rmsfnet/pdb/best.safeten
 once, from models alone. The card tells the steps of the shipped weights; they can be trained on (`--start`).
 
 There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part an
-amplitude of root mean square 1 over the chain:
+amplitude of root mean square 1 over the chain (values above twice the median count as that):
 
-    RMSF = L * (0.3 B + 0.7 (N + 0.4 S) / norm)
+    RMSF = L * (0.3 B + 0.7 (N + 0.3 S) / norm)
 
 B is the square root of the atom's crystallographic B factor, S the fluctuation of its residue in a structure-based
-simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), N the sum of those by the parameter-free
-Gaussian network, the contact number, the weighted contact number and, by half, the anisotropic network. L is the
-chain's fluctuation in the simulation, in Å. Where a part is missing, the others fill its share.
+simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), and N what packing and an elastic network
+tell: P^2 + 0.3 A, each in units of its median in the chain. P is the mean of the inverse weighted contact number (sum
+of inverse squared distances to all atoms) of the atom, the same of its residue and the two beside it, and the
+fluctuation by the parameter-free Gaussian network; A is that by the anisotropic network. The square gives loose ends
+their due. L is the chain's fluctuation in the simulation, in Å. Where a part is missing, the others fill its share.
+
+Older maps serve again with other labels: `prepare --maps FOLDER` takes them from there.
 
 The map of an entry is simulated at 2-4 Å from the chain in a random orientation, each atom blurred by a random share of
 its B factor and its network's fluctuation, with noise; a quarter of the maps are blurred evenly. `JAXPROT_DATA` names
@@ -42,22 +46,50 @@ DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "dat
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
 REFERENCE = 0.9  # Å: L of chains that were not simulated, about the median of the others
 LEVELS = 0.6, 1.6  # Å: L is kept between them
-SHARE_B, SHARE_SIMULATED, SHARE_ANISOTROPIC = 0.3, 0.4, 0.5  # of B in the label, of S beside N, of ANM in N
-LARGEST = 4.0  # times its median in the chain, at most, so that a loose end does not make all others stiff
+SHARE_B, SHARE_SIMULATED, SHARE_ANISOTROPIC = 0.3, 0.3, 0.3  # of B in the label, of S beside N, of ANM in N
+LARGEST = 8.0  # times its median in the chain, at most ...
+COUNTED = 2.0  # ... of which this counts in the scale, so that a loose end does not make all others stiff
+BLUR_LARGEST = 4.0  # times its median, at most, of a fluctuation that blurs a map
 BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
 VIEWS = 1  # orientations over which predictions are averaged; more did not agree better with B factors
 
 
-def amplitude(values: Any) -> Any:
-    """Values of root mean square 1, a missing one as the median, large ones cut."""
+def amplitude(values: Any, largest: float = LARGEST, counted: float = COUNTED) -> Any:
+    """Values in units of their root mean square, a missing one as the median, large ones cut (in medians)."""
     import numpy as np
 
     values = np.asarray(values, np.float64)
     middle = np.nanmedian(values)
-    values = np.minimum(np.where(np.isfinite(values), values, middle), LARGEST * middle)
-    return values / np.sqrt(np.mean(values**2))
+    values = np.minimum(np.where(np.isfinite(values), values, middle), largest * middle)
+    return values / np.sqrt(np.mean(np.minimum(values, counted * middle) ** 2))
+
+
+def packing(structure: Any) -> Any:
+    """(N,) fluctuation of every atom that its surroundings tell: loose where few atoms are near.
+
+    Mean of the inverse weighted contact number of the atom (sum over all others of 1 / d², Lin et al., Proteins 2008,
+    doi 10.1002/prot.21983), the same of its residue and those beside it, and the fluctuation
+    of its residue by the parameter-free network, each in units of its median.
+    """
+    import numpy as np
+
+    from jaxprot.rmsfnet import baselines
+
+    xyz, residue, n = structure.xyz.astype(np.float64), structure.atom_residue, structure.n_residues
+    atom = np.empty(len(xyz))
+    for start in range(0, len(xyz), 512):
+        squared = np.square(xyz[start : start + 512, None] - xyz[None]).sum(-1)
+        atom[start : start + 512] = 1 / np.sum(1 / np.maximum(squared, 4.0), axis=1)
+    of_residue = np.bincount(residue, atom, n) / np.maximum(np.bincount(residue, minlength=n), 1)
+    beside = np.pad(of_residue, 1, mode="edge")
+    of_residue = (beside[:-2] + beside[1:-1] + beside[2:]) / 3
+    alpha = baselines.alpha_carbons(structure)
+    network = np.full(n, np.nan)
+    network[residue[alpha]] = np.sqrt(parameter_free(xyz[alpha]))
+    network = np.where(np.isfinite(network), network, np.nanmedian(network))
+    return sum(one / np.median(one) for one in (atom, of_residue[residue], network[residue])) / 3
 
 
 def networks(structure: Any) -> list[Any]:
@@ -73,7 +105,7 @@ def networks(structure: Any) -> list[Any]:
         whole = np.full(structure.n_residues, np.nan)
         whole[structure.atom_residue[atoms]] = values
         found.append(whole)
-    return [amplitude(values) for values in found]
+    return [amplitude(values, BLUR_LARGEST, BLUR_LARGEST) for values in found]
 
 
 def refined_amplitude(structure: Any) -> Any:
@@ -95,13 +127,16 @@ def labels(structure: Any, refined: bool, simulated: Any = None) -> Any:
     """
     import numpy as np
 
-    anisotropic, *others = networks(structure)
-    moves, level = amplitude(SHARE_ANISOTROPIC * anisotropic + sum(others)), REFERENCE
+    from jaxprot.rmsfnet import baselines
+
+    anisotropic = baselines.rmsf(structure, "anm")
+    anisotropic = np.nan_to_num(anisotropic / np.nanmedian(anisotropic), nan=1.0)[structure.atom_residue]
+    moves = amplitude(packing(structure) ** 2 + SHARE_ANISOTROPIC * np.minimum(anisotropic, LARGEST))
+    level = REFERENCE
     if simulated is not None and np.isfinite(simulated).any():
-        cut = np.minimum(simulated.astype(np.float64), LARGEST * np.nanmedian(simulated))
+        cut = np.minimum(simulated.astype(np.float64), COUNTED * np.nanmedian(simulated))
         level = float(np.clip(np.sqrt(np.nanmean(cut**2)), *LEVELS))
-        moves = amplitude(moves + SHARE_SIMULATED * amplitude(simulated))
-    moves = moves[structure.atom_residue]
+        moves = amplitude(moves + SHARE_SIMULATED * amplitude(simulated)[structure.atom_residue])
     return level * (SHARE_B * refined_amplitude(structure) + (1 - SHARE_B) * moves if refined else moves)
 
 
@@ -200,8 +235,30 @@ def fluctuations(folder: pathlib.Path | None, part: str) -> dict[str, Any]:
         return {name: archive[name] for name in archive.files}
 
 
-def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int | None, reverse: bool = False) -> None:
-    """Writes an entry for each chain, and its model as it lies in the map; those that are there already are kept."""
+def relabelled(path: pathlib.Path, structure: Any, rmsf: Any) -> Any:
+    """The entry in a file with other labels (Å, by atom)."""
+    import numpy as np
+
+    from jaxprot.core.volume import Volume
+    from jaxprot.rmsfnet.data import read_entry, targets
+
+    entry = read_entry(path)
+    grid = Volume(entry.map, np.full(3, 1.5), entry.origin, entry.name)
+    voxels, target = targets(structure, rmsf, grid)
+    return entry._replace(map=entry.map.astype(np.float32), voxels=voxels, target=target)
+
+
+def prepare(
+    folder: pathlib.Path,
+    simulations: pathlib.Path | None,
+    limit: int | None,
+    reverse: bool = False,
+    maps: pathlib.Path | None = None,
+) -> None:
+    """Writes an entry for each chain, and its model as it lies in the map; those that are there already are kept.
+
+    With `maps`, a folder that this wrote before, its maps are used again and only the labels are new.
+    """
     import numpy as np
 
     from jaxprot.core.errors import InputError
@@ -210,7 +267,16 @@ def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int |
     from jaxprot.io.structures import write_structure
     from jaxprot.rmsfnet.data import write_entry
 
-    constants = ("REFERENCE", "LEVELS", "SHARE_B", "SHARE_SIMULATED", "SHARE_ANISOTROPIC", "LARGEST", "BLURRED")
+    constants = (
+        "REFERENCE",
+        "LEVELS",
+        "SHARE_B",
+        "SHARE_SIMULATED",
+        "SHARE_ANISOTROPIC",
+        "LARGEST",
+        "COUNTED",
+        "BLURRED",
+    )
     settings = {name: globals()[name] for name in (*constants, "UNIFORM")}
     keep_settings(folder, settings | {"simulated": simulations is not None})
     started = time.time()
@@ -225,8 +291,12 @@ def prepare(folder: pathlib.Path, simulations: pathlib.Path | None, limit: int |
             try:
                 rmsf = labels(structure, refined, simulated.get(structure.name))
                 turned = moved(structure, rng)
+                if maps is None:
+                    entry = simulated_entry(turned, rmsf, blurring(structure, refined), rng)
+                else:
+                    entry = relabelled(maps / part / f"{structure.name}.npz", turned, rmsf)
                 write_structure(turned, home / "models" / f"{structure.name}.pdb")
-                write_entry(simulated_entry(turned, rmsf, blurring(structure, refined), rng), home)
+                write_entry(entry, home)
             except InputError as error:
                 print(f"left out: {error}")
             if number % 50 == 0:
@@ -310,6 +380,7 @@ def main() -> int:
     parser.add_argument("--start", type=pathlib.Path, help="weights to start from, for this variant or for one input")
     parser.add_argument("--steps", type=int, help="instead of the experiment's")
     parser.add_argument("--simulated", type=pathlib.Path, help="folder of simulate_fluctuations.py, for prepare")
+    parser.add_argument("--maps", type=pathlib.Path, help="folder of older entries whose maps serve again, for prepare")
     parser.add_argument("--limit", type=int, help="prepare only so many chains of each part")
     parser.add_argument("--reverse", action="store_true", help="prepare from the end, for a second process")
     parser.add_argument("--cache", type=pathlib.Path, help="of compiled programs; default: in jaxprot's cache folder")
@@ -324,7 +395,7 @@ def main() -> int:
     jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if args.stage == "prepare":
-        prepare(args.data, args.simulated, args.limit, args.reverse)
+        prepare(args.data, args.simulated, args.limit, args.reverse, args.maps)
     elif args.run is None:
         parser.error("--run is needed")
     elif args.stage == "train":
