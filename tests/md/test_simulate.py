@@ -97,6 +97,27 @@ def test_temperature_is_the_one_set(structure, dynamics):
         assert springs_energy == pytest.approx(12 / 2 * BOLTZMANN_EV * 300, rel=0.08)
 
 
+def test_temperature_of_stiff_springs_is_not_too_low():
+    """At w dt = 1 momenta at the end of a step would give 225 K."""
+    n, dt = 400, 1.0
+    stiff = (1.0 / (dt * integrators.FEMTOSECOND)) ** 2  # times a mass of 1 u
+
+    def field(leaves, xyz):
+        return {"springs": 0.5 * leaves * jnp.sum(xyz**2)}, -leaves * xyz
+
+    with integrators.wide():
+        made = Integrator(field, np.ones(n), Dynamics(timestep=dt, friction=50.0))
+        state = made.start(np.zeros((n, 3)), jax.random.PRNGKey(0))
+        found = []
+        for _ in range(60):
+            state, seen = made.run(state, jnp.float64(stiff), 50)
+            found.append((float(seen.temperature), float(seen.terms["springs"])))
+    kinetic, potential = np.mean(found[10:], axis=0)
+    assert kinetic == pytest.approx(300, rel=0.02)
+    # The positions are exact as well: each coordinate holds kT / 2.
+    assert potential == pytest.approx(1.5 * n * BOLTZMANN_EV * 300, rel=0.02)
+
+
 def test_restraints_hold_and_count_as_energy(structure):
     field, leaves = springs(structure)
     with integrators.wide():
