@@ -18,6 +18,15 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")  # silent broadcastin
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+def pytest_configure(config):
+    """Without the slow tests nearly all of the time is XLA's compiler: its optimiser takes as long as all the rest.
+
+    Any other selection of tests, or flags of one's own, tests the programs as users run them.
+    """
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Nothing under the user's own cache folder is read or written by a test."""

@@ -156,7 +156,7 @@ def of_sources(everything, buckets):
     return sum((b.sign * smooth_energy(b.z, p, b.mask)).sum() for b, p in zip(buckets, positions, strict=True))
 
 
-@pytest.mark.parametrize("how", ["published", "none", "minimise"])
+@pytest.mark.parametrize("how", ["published", "none", pytest.param("minimise", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("which", ["few", "many"])
 def test_consistent_forces_are_the_slope_of_the_energy(small, chignolin, which, how):
     structure = {"few": small, "many": chignolin}[which]

@@ -166,7 +166,7 @@ def whole(tmp_path_factory, inputs):
     return run
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", [pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGKILL"])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(run, inputs, whole, tmp_path, root, name):
     import jax
 

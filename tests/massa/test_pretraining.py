@@ -75,6 +75,7 @@ def test_proteins_without_structure_need_no_graph(folder):
     assert (other.labels.domain == IGNORE).all() and (other.labels.go == IGNORE).all()
 
 
+@pytest.mark.slow
 def test_without_neighbours_is_as_without_structure(folder):
     """Batches without slots for neighbours give what slots that hold none give."""
     task = PretrainingTask(data=(str(folder),), model=SMALL)

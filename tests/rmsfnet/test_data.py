@@ -209,6 +209,7 @@ def started(tmp_path_factory):
     return path, tensors
 
 
+@pytest.mark.slow
 def test_training_starts_from_weights_of_one_input(folders, started, key):
     from flax import nnx
 

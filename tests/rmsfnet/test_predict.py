@@ -301,6 +301,7 @@ def test_batches_and_progress_change_nothing(small, trpcage, density):
     assert seen == [(i + 1, seen[-1][1]) for i in range(len(seen))] and seen[-1][0] == seen[-1][1]
 
 
+@pytest.mark.slow
 def test_views_average_over_orientations(small, trpcage, density):
     """With all 24 views the prediction turns with its input: it no longer depends on how the model lies."""
     module = small("pdb").module

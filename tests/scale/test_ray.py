@@ -45,6 +45,7 @@ def folder(fold, tmp_path):
     return out
 
 
+@pytest.mark.slow
 def test_scan_equals_the_local_engine_and_goes_on_where_it_was(run, cluster, folder, tmp_path):
     out, arguments = tmp_path / "out", ["thermompnn", "scan", folder, "--engine", "ray", "--workers", "2"]
     done = run(*arguments, "-o", out)

@@ -148,6 +148,7 @@ def value(chosen, params, graphdef, example, seed=1):
     return chosen.loss(nnx.merge(graphdef, params), example, jax.random.key(seed))["loss"].total
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_whole_network(folder):
     chosen = task(folder)
     graphdef, params = nnx.split(chosen.build(jax.random.key(0)), nnx.Param)

@@ -137,6 +137,7 @@ def test_padding_changes_no_term(folder):
         np.testing.assert_allclose(first[name].count, second[name].count)
 
 
+@pytest.mark.slow
 def test_training_learns_and_a_molecule_can_be_left_out(folder, tmp_path):
     task = data.EnergyForceTask(
         data=(str(folder),), model=SMALL, pairs=512, exclude=("aa",), evaluated=20, weights=(0.1, 1.0)
