@@ -27,8 +27,9 @@ class EmbedOptions(Common):
     """Folder of structures of UniProt entries, named by accession as those of AlphaFold DB."""
     embedder: Annotated[str, tyro.conf.arg(metavar="physchem|FILE|DIR")] = "physchem"
     """What the weights read: physico-chemical rows, an ESM-2 checkpoint, or stored embeddings by protein name."""
-    long: Literal["refuse", "crop"] = "refuse"
-    """What becomes of sequences with more residues than the network has positions."""
+    long: Literal["refuse", "crop", "window"] = "refuse"
+    """What becomes of sequences with more residues than the network has positions: crop keeps their first residues,
+    window sees all of them in parts that overlap."""
     residues: bool = False
     """Also write residues.npz, one array (L, channels) for each protein."""
 

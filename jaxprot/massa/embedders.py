@@ -161,12 +161,37 @@ class Precomputed:
         raise InputError(f"{self.name}: stored embeddings belong to names, and these are sequences")
 
 
+def windows(n: int, longest: int, overlap: int) -> tuple[list[int], list[int]]:
+    """Where windows begin, and where their shares of the whole are cut.
+
+    Windows are of equal spacing, the last one at the end. Where two overlap, each residue belongs to the one in which
+    it lies farther from a cut.
+
+    Args:
+      n: residues.
+      longest: residues of a window.
+      overlap: of neighbouring windows, below `longest`.
+
+    Returns:
+      First residues of the windows, and the borders of their shares, one more, from 0 to `n`.
+    """
+    if not 0 <= overlap < longest:
+        raise ValueError(f"overlap {overlap}: from 0 to below {longest}")
+    count = 1 if n <= longest else -(-(n - overlap) // (longest - overlap))
+    begin = [round(i * (n - longest) / (count - 1)) for i in range(count)] if count > 1 else [0]
+    return begin, [0, *((a + longest + b) // 2 for a, b in zip(begin[:-1], begin[1:], strict=True)), n]
+
+
+def joined(parts: Sequence[np.ndarray], begin: Sequence[int], borders: Sequence[int]) -> np.ndarray:
+    """Rows of the whole from those of its windows; see `windows`."""
+    rows = [part[borders[i] - a : borders[i + 1] - a] for i, (a, part) in enumerate(zip(begin, parts, strict=True))]
+    return np.concatenate(rows) if len(rows) > 1 else rows[0]
+
+
 def windowed(
     embed: Callable[[list[str]], Iterable[np.ndarray]], sequences: Sequence[str], longest: int, overlap: int
 ) -> list[np.ndarray]:
     """Embeds sequences beyond a model's length in windows.
-
-    Where two windows overlap, each residue is taken from the one in which it lies farther from a cut.
 
     Args:
       embed: arrays (L, dim) of sequences up to `longest`.
@@ -174,19 +199,7 @@ def windowed(
       longest: residues of a window.
       overlap: of neighbouring windows, below `longest`.
     """
-    if not 0 <= overlap < longest:
-        raise ValueError(f"overlap {overlap}: from 0 to below {longest}")
-    starts = []
-    for sequence in sequences:
-        n = len(sequence)
-        count = 1 if n <= longest else -(-(n - overlap) // (longest - overlap))
-        # Windows of equal spacing, the last one at the end.
-        starts.append([round(i * (n - longest) / max(count - 1, 1)) for i in range(count)] if count > 1 else [0])
-    pieces = [s[a : a + longest] for s, begin in zip(sequences, starts, strict=True) for a in begin]
-    found, out = iter(embed(pieces)), []
-    for sequence, begin in zip(sequences, starts, strict=True):
-        parts = [next(found) for _ in begin]
-        cuts = [0, *((a + longest + b) // 2 for a, b in zip(begin[:-1], begin[1:], strict=True)), len(sequence)]
-        rows = [part[cuts[i] - a : cuts[i + 1] - a] for i, (a, part) in enumerate(zip(begin, parts, strict=True))]
-        out.append(np.concatenate(rows) if len(rows) > 1 else rows[0])
-    return out
+    plans = [windows(len(sequence), longest, overlap) for sequence in sequences]
+    pieces = [s[a : a + longest] for s, (begin, _) in zip(sequences, plans, strict=True) for a in begin]
+    found = iter(embed(pieces))
+    return [joined([next(found) for _ in begin], begin, borders) for begin, borders in plans]

@@ -263,16 +263,17 @@ def _check(record: Record, cfg: MASSAConfig) -> None:
         raise InputError(f"{record.name}: {'; '.join(wrong)}; correct the record or leave it out as a whole")
 
 
-def crop(record: Record, length: int) -> Record:
-    """The first `length` residues, with their embedding, backbone and labels."""
-    if len(record.sequence) <= length:
+def crop(record: Record, length: int, start: int = 0) -> Record:
+    """`length` residues from `start` on, with their embedding, backbone and labels."""
+    if not start and len(record.sequence) <= length:
         return record
+    part = slice(start, start + length)
     return dataclasses.replace(
         record,
-        sequence=record.sequence[:length],
-        embedding=record.embedding[:length],
-        coords=None if record.coords is None else record.coords[:length],
-        labels={name: values if name == "go" else values[:length] for name, values in record.labels.items()},
+        sequence=record.sequence[part],
+        embedding=record.embedding[part],
+        coords=None if record.coords is None else record.coords[part],
+        labels={name: values if name == "go" else values[part] for name, values in record.labels.items()},
     )
 
 

@@ -13,11 +13,13 @@ from jaxprot.core.buckets import bucket_length
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.massa import featurize, weights
 from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.embedders import Embedder, PhysicoChemical, joined, windows
 from jaxprot.massa.featurize import Features, Record
 from jaxprot.massa.heads import pool
 from jaxprot.massa.model import MASSA
 from jaxprot.nn.runner import Runner
 
+Long = Literal["refuse", "crop", "window"]
 _ITEMS = 4096  # padded residues at once
 
 
@@ -34,6 +36,45 @@ class Representation:
     name: str
     vector: np.ndarray
     residues: np.ndarray
+
+
+def _whole(parts: list[Representation], begin: list[int], borders: list[int]) -> Representation:
+    """A protein from its windows."""
+    if len(parts) == 1:
+        return parts[0]
+    residues = joined([part.residues for part in parts], begin, borders)
+    x = residues.astype(np.float64)
+    lengths = np.sqrt(np.square(x).sum(-1))  # the weights of `heads.shares`
+    weights = np.exp(lengths - lengths.max())
+    return Representation(parts[0].name, (weights @ x / weights.sum()).astype(np.float32), residues)
+
+
+class MASSAEmbedder:
+    """An embedder (see `massa.embedders`): residues as MASSA sees them from the sequence alone.
+
+    Args:
+      predictor: the network; the default weights are `load(registry.resolve("massa", "massa")[0])`.
+      inputs: the embedder that its weights read.
+    """
+
+    name = "massa"
+    max_len = None
+
+    def __init__(self, predictor: Predictor, inputs: Embedder | None = None):
+        self.predictor, self.inputs = predictor, inputs or PhysicoChemical()
+        self.dim = predictor.config.width
+        if self.inputs.dim != predictor.config.seq_dim:
+            raise InputError(
+                f"{self.inputs.name} gives {self.inputs.dim} channels, the weights read {predictor.config.seq_dim}"
+            )
+
+    def embed(self, sequences: Sequence[str]) -> list[np.ndarray]:
+        """(L, dim) float32 of each sequence; long ones in windows."""
+        rows = self.inputs.embed(sequences)
+        records = [
+            Record(f"sequence {i + 1}", s.upper(), x) for i, (s, x) in enumerate(zip(sequences, rows, strict=True))
+        ]
+        return [found.residues for found in self.predictor.embed(records, long="window")]
 
 
 def _apply(module: MASSA, features: Features) -> Any:
@@ -59,24 +100,37 @@ class Predictor:
         """
         return self.runner.pure(_apply)
 
-    def embed(self, records: Sequence[Record], long: Literal["refuse", "crop"] = "refuse") -> list[Representation]:
+    def embed(self, records: Sequence[Record], long: Long = "refuse") -> list[Representation]:
         """Vectors of proteins, which do not depend on their company.
 
         Proteins of one padded size are computed together, unless padding counts (`pad_mode="official"`).
 
         Args:
           records: proteins.
-          long: what becomes of sequences with more residues than the network has positions.
+          long: what becomes of sequences with more residues than the network has positions: `refuse`, `crop` (their
+            first residues stand for them) or `window` (each residue is seen in one of several windows that overlap by
+            a quarter, and the vector is pooled over all of them; GO terms go with each window).
 
         Raises:
           InputError: a record that does not fit the network.
         """
+        most = self.config.max_length
+        if long == "window" and any(len(record.sequence) > most for record in records):
+            plans = [windows(len(record.sequence), most, most // 4) for record in records]
+            pieces = [
+                featurize.crop(record, most, a)
+                for record, (begin, _) in zip(records, plans, strict=True)
+                for a in begin
+            ]
+            found = iter(self.embed(pieces))
+            return [_whole([next(found) for _ in begin], begin, borders) for begin, borders in plans]
+        crop: Literal["refuse", "crop"] = "crop" if long == "crop" else "refuse"
         out: list[Any] = [None] * len(records)
         for rows in self._groups(records):
             chosen = [records[row] for row in rows]
             # Filled up with copies, so that every batch of a size is of one program.
             filled = chosen if len(rows) == 1 else [chosen[i % len(chosen)] for i in range(self._together(chosen[0]))]
-            features, _ = featurize.batch(filled, self.config, long=long)
+            features, _ = featurize.batch(filled, self.config, long=crop)
             if chosen[0].coords is None:
                 none = {name: getattr(features, name)[:, :, :0] for name in ("edge_s", "edge_v", "index", "present")}
                 features = features._replace(**none)

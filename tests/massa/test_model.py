@@ -11,8 +11,9 @@ from flax import nnx
 from jaxprot.core.errors import InputError
 from jaxprot.massa import featurize, losses, weights
 from jaxprot.massa.config import MASSAConfig
+from jaxprot.massa.embedders import Embedder
 from jaxprot.massa.model import MASSA
-from jaxprot.massa.predict import Predictor
+from jaxprot.massa.predict import MASSAEmbedder, Predictor
 from jaxprot.weights import module
 
 TINY = MASSAConfig(seq_dim=5, max_length=60, width=16, convolutions=2, kernel=7, vectors=3, layers=1, neighbours=6,
@@ -220,6 +221,42 @@ def test_vectors_of_proteins(tiny):
     long = dataclasses.replace(records[0], sequence="A" * 61, embedding=np.zeros((61, 5)), coords=None)
     with pytest.raises(InputError, match="61 residues"):
         predictor.embed([long])
+
+
+def test_long_proteins_in_windows(tiny):
+    net, _, records = tiny
+    predictor, rng = Predictor(net), np.random.default_rng(3)
+    long = dataclasses.replace(records[0], sequence="A" * 100, embedding=rng.normal(size=(100, 5)), coords=None)
+    short, found = predictor.embed([records[1], long], long="window")
+    np.testing.assert_allclose(short.vector, predictor.embed([records[1]])[0].vector, atol=1e-5)
+    # Windows 0-59 and 40-99; each residue from the one in which it lies farther from a cut.
+    first, last = predictor.embed([featurize.crop(long, 60), featurize.crop(long, 60, 40)])
+    assert found.residues.shape == (100, 16)
+    np.testing.assert_allclose(found.residues[:50], first.residues[:50], atol=1e-5)
+    np.testing.assert_allclose(found.residues[50:], last.residues[10:], atol=1e-5)
+    weight = np.exp(np.linalg.norm(found.residues, axis=1))
+    np.testing.assert_allclose(found.vector, weight @ found.residues / weight.sum(), atol=2e-5)
+
+
+def test_the_network_as_an_embedder(tiny):
+    net, _, records = tiny
+
+    class Inputs:
+        name, dim, max_len = "five", 5, None
+
+        def embed(self, sequences):
+            return [np.outer(np.arange(len(s)), np.ones(5)).astype(np.float32) for s in sequences]
+
+    embedder = MASSAEmbedder(Predictor(net), Inputs())
+    assert isinstance(embedder, Embedder) and embedder.dim == 16
+    found = embedder.embed(["ACDEF", "A" * 70])
+    assert [one.shape for one in found] == [(5, 16), (70, 16)]
+    record = dataclasses.replace(
+        records[0], sequence="ACDEF", embedding=Inputs().embed(["ACDEF"])[0], coords=None, go=None
+    )
+    np.testing.assert_allclose(found[0], Predictor(net).embed([record])[0].residues, atol=1e-6)
+    with pytest.raises(InputError, match="49 channels, the weights read 5"):
+        MASSAEmbedder(Predictor(net))
 
 
 def test_settings_that_make_no_network_are_refused():
