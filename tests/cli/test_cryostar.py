@@ -166,7 +166,8 @@ def whole(tmp_path_factory, inputs):
     return run
 
 
-@pytest.mark.parametrize("name", [pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGKILL"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(run, inputs, whole, tmp_path, root, name):
     import jax
 
@@ -366,6 +367,7 @@ def test_analysis_of_what_is_no_run(run, fitted, stack, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_half_sets(run, inputs, tmp_path):
     home = tmp_path / "halves"
     assert run("cryostar", "fit", *inputs, "--half-sets", "--steps", 4, "-o", home).code == 0

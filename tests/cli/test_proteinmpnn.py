@@ -64,6 +64,7 @@ def test_design_writes_exactly_its_files(run, short, tmp_path):
     assert record["command"] == "proteinmpnn design" and record["weights"]["name"] == "proteinmpnn"
 
 
+@pytest.mark.slow
 def test_designs_ranked_by_stability(run, short, tmp_path):
     out = tmp_path / "out"
     assert run("proteinmpnn", "design", short, "-n", 2, "--temperature", 1, "--rank-by", "ddg", "-o", out).code == 0
@@ -88,6 +89,7 @@ def test_designs_ranked_by_stability(run, short, tmp_path):
     assert (np.diff(read_table(tmp_path / "b" / "designs.csv")["score"]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_chains_and_ties(run, dimer, tmp_path):
     arguments = ["proteinmpnn", "design", dimer, "-n", 2, "--temperature", 1, "-o"]
     assert run(*arguments, tmp_path / "tied", "--homo-oligomer").code == 0

@@ -96,6 +96,7 @@ def test_log_probabilities_and_score(stages, monomer, designer, features):
     assert float(score[0, 0]) == pytest.approx(float(monomer["score"].item()), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize(
     ("function", "name"),
@@ -283,6 +284,7 @@ def products(jaxpr):
                     yield from products(inner)
 
 
+@pytest.mark.slow
 def test_weights_in_bfloat16_make_every_product_bfloat16(ubiquitin):
     model = ProteinMPNN(ProteinMPNNConfig(width=32, neighbours=16), rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model, nnx.Param)

@@ -173,6 +173,7 @@ def test_dropout_and_batch_statistics_in_training(small):
     assert not np.array_equal(mean, net.conv0_0.norm1.mean[...])
 
 
+@pytest.mark.slow
 def test_boxes_without_density_give_numbers_and_the_others_do_not_change(small):
     net, x = small
     net.eval()

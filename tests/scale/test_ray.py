@@ -77,6 +77,7 @@ def test_scan_equals_the_local_engine_and_goes_on_where_it_was(run, cluster, fol
     assert fewer.code == 2 and "not given now" in fewer.err
 
 
+@pytest.mark.slow
 def test_predict_equals_the_local_engine(run, cluster, folder, tmp_path):
     mutations = tmp_path / "mutations.csv"
     rows = ["u30,A,K6A,0.1", "u20,A,I3V,1.2", "u30.pdb,A,I3A:V5A,2.5", "u32,,K6A,0.3", "u20,A,K6G,0.9"]

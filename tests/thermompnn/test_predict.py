@@ -76,6 +76,7 @@ def test_damaged_files_give_a_scan_or_an_error_that_names_them(predictor, path, 
     assert 75 < scanned < 150
 
 
+@pytest.mark.slow
 def test_batch_equals_one_by_one(predictor, example, path):
     structures = [example("ubiquitin"), path, example("trpcage")]
     many = dict(predictor.scan_many(structures, samples=3, seed=5))

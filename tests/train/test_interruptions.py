@@ -124,6 +124,7 @@ def killed(run, times, seed):
     assert not [item.name for item in (run / "ckpt").iterdir() if not item.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_twice_ends_like_another(tmp_path, whole):
     killed(tmp_path / "run", 2, seed=0)
     assert_same(tmp_path / "run", whole)

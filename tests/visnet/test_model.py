@@ -26,7 +26,7 @@ KINDS = {
     "rms, capped": {"vecnorm": "rms", "smooth": False, "max_neighbors": 6, "layers": 2},
     "one layer": {"layers": 1},
 }
-ALL = [pytest.param(kind, marks=[SLOW] if number > 1 else []) for number, kind in enumerate(KINDS)]
+ALL = [pytest.param(kind, marks=[SLOW] if number else []) for number, kind in enumerate(KINDS)]
 
 
 def rotation():
