@@ -10,6 +10,7 @@ the order of the structure, followed by the cap hydrogens.
 
 import collections
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Fragmentation:
       cap_parent: (K,) atom that a cap sits on.
       cap_removed: (K,) atom whose place it takes.
       cap_length: (K,) Å between cap and parent.
+      covalent: (c, 2) atoms i < j of every bond of the protein, by its residues, not by distances.
       bonds: (b, 2) sources of bonds with a cap, (b, 2) `bond_terms`: k in kcal/mol/Å², r0 in Å.
       angles: (a, 3) sources, (a, 2) `angle_terms`: k in kcal/mol, θ0 in rad.
       dihedrals: (d, 4) sources, (d, 3) `dihedral_terms`: k in kcal/mol, multiplicity, phase in rad.
@@ -88,6 +90,7 @@ class Fragmentation:
     cap_parent: np.ndarray
     cap_removed: np.ndarray
     cap_length: np.ndarray
+    covalent: np.ndarray
     bonds: np.ndarray
     bond_terms: np.ndarray
     angles: np.ndarray
@@ -315,8 +318,18 @@ def _assemble(structure, top, made):
         cap_parent=parent.astype(np.int32),
         cap_removed=removed.astype(np.int32),
         cap_length=length,
+        covalent=_covalent(top, made),
         **_relaxation(n, made, dipeptides, parent),
     )
+
+
+def _covalent(top, made):
+    """Bonds within residues, between those that follow each other, and of disulfides."""
+    pairs = [rows[templates.residues()[name].bonds] for name, rows in zip(top.names, top.atoms, strict=True)]
+    joined = [(made.atom(a, "C"), made.atom(b, "N")) for run in top.runs for a, b in itertools.pairwise(run)]
+    joined += [(made.atom(a, "SG"), made.atom(b, "SG")) for a, b in top.bridges]
+    found = np.sort(np.concatenate([*pairs, np.array(joined).reshape(-1, 2)]), axis=1)
+    return np.unique(found, axis=0).astype(np.int32)
 
 
 def _per_atom(structure, top, values, dtype):

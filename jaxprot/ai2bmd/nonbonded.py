@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
 from jaxprot.ai2bmd.fragment import Fragmentation
@@ -73,10 +74,36 @@ def _energy(block_pairs, xyz, parameters):
     return _both(block_pairs, xyz, parameters)[0]
 
 
-@_energy.defjvp
-def _energy_jvp(block_pairs, primals, tangents):
-    value, forces = _both(block_pairs, *primals)
-    return value, -(forces * tangents[0]).sum().astype(value.dtype)
+def tangent(both: Callable[..., Any], block_pairs: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """Rule of `jax.custom_jvp` with symbolic zeros: forces from their formula, the rest, where asked for, by jax.
+
+    Args:
+      both: of (block_pairs, positions, parameters): energy and forces.
+      block_pairs: handed on.
+      primals: positions and parameters.
+      tangents: theirs.
+    """
+    xyz, parameters = primals
+    value, forces = both(block_pairs, xyz, parameters)
+    change = jnp.zeros_like(value)
+    if not isinstance(tangents[0], SymbolicZero):
+        change = -(forces * tangents[0]).sum().astype(value.dtype)
+    leaves, treedef = jax.tree.flatten(parameters)
+    moves = treedef.flatten_up_to(tangents[1])
+    rows = [row for row, move in enumerate(moves) if not isinstance(move, SymbolicZero)]
+    if rows:
+
+        def by_parameters(*moving: Array) -> Array:
+            whole = list(leaves)
+            for row, leaf in zip(rows, moving, strict=True):
+                whole[row] = leaf
+            return both(block_pairs, xyz, jax.tree.unflatten(treedef, whole))[0]
+
+        change = change + jax.jvp(by_parameters, [leaves[row] for row in rows], [moves[row] for row in rows])[1]
+    return value, change
+
+
+_energy.defjvp(lambda *arguments: tangent(_both, *arguments), symbolic_zeros=True)
 
 
 def _both(block_pairs, xyz, parameters):

@@ -60,7 +60,7 @@ class PotentialConfig:
       solvent: `gb`, generalised Born (OBC2) with the force field's charges, or `none` for vacuum.
       constraints: `hydrogens`: springs that hold each hydrogen to its atom, beyond the sum of their covalent radii and
         0.2 Å only, as published. Nothing else between fragments keeps a hydroxyl's hydrogen from a carboxylate next to
-        it, as the force field gives it no size. `none`: no such springs.
+        it, as the force field gives it no size. `none`: no such springs. A whole molecule has none.
       sizes: numbers of atoms that units are padded to, ascending; each that occurs is a program to compile.
       pairs: pairs of atoms that go through the network at once; None for what suits the processor.
     """
@@ -162,9 +162,21 @@ class Potential:
         if int(self.z.max()) >= network.cfg.max_z:
             raise InputError(f"{structure.name}: element {int(self.z.max())}; the network knows those below "
                              f"{network.cfg.max_z}")  # fmt: skip
+        if unseen := _unseen(network, self.z):
+            raise InputError(
+                f"{structure.name}: no molecule with {', '.join(unseen)} was among those that these weights learnt from"
+            )
         self.references = {"bonded": _references(network, *signed, units)}
-        held = _springs(self.z, structure) if self.cfg.constraints == "hydrogens" else None
+        springs = self.cfg.constraints == "hydrogens" and self.cfg.mode == "fragment"
+        held = _springs(self.z, self.bonds) if springs else None
         self.leaves = Leaves(network_leaves, tables, between, around, held)
+
+    @functools.cached_property
+    def bonds(self) -> np.ndarray:
+        """(b, 2) atoms of each bond: of a protein by its residues, of a whole molecule by distances."""
+        if self.fragmentation is not None:
+            return self.fragmentation.covalent
+        return molecule.bonds(self.z, np.asarray(self.structure.xyz, np.float64))
 
     def _slots(self) -> Any:
         """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
@@ -256,9 +268,11 @@ class Potential:
             return self._apply(leaves.network, Molecules(z, near))[0]
         slots, held = len(leaves.tables), jax.lax.stop_gradient(near)
         index = table(z, held, self.network.cutoff, slots)
-        # A neighbour that found no slot would be lost without a word: the energy says so instead.
+        # A neighbour that found no slot would be lost without a word: energy and forces say so instead. Positions are
+        # what is spoilt: of a `where` around the energy the branch that is not taken has forces of 0.
         full = jnp.max(degrees(z, held, self.network.cutoff)) > slots
-        return jnp.where(full, jnp.nan, self._apply(leaves.network, Molecules(z, near, index))[0])
+        near = near * jnp.where(full, jnp.nan, 1.0).astype(near.dtype)
+        return self._apply(leaves.network, Molecules(z, near, index))[0]
 
     def _rounded(self, xyz: Array) -> Array:
         """Positions about their middle, with the digits of the network."""
@@ -313,17 +327,26 @@ def restraint(xyz: Float[Array, "n 3"], springs: Springs) -> Float[Array, ""]:
     return 0.5 * _SPRING * jnp.sum(jnp.maximum(length - springs.reach, 0) ** 2)
 
 
-def _springs(z: np.ndarray, structure: Structure) -> Springs | None:
-    """Of the bonds of hydrogens as they are in the structure; None without any."""
+def _springs(z: np.ndarray, bonds: np.ndarray) -> Springs | None:
+    """Of the bonds of hydrogens; None without any."""
     import gemmi
 
-    pairs = molecule.bonds(z, np.asarray(structure.xyz, np.float64))
-    pairs = pairs[(z[pairs] == 1).sum(1) == 1]
+    pairs = bonds[(z[bonds] == 1).sum(1) == 1]
     if not len(pairs):
         return None
     # Radii as published: 0.31, 0.76, 0.71, 0.66 and 1.05 Å of H, C, N, O and S.
     radius = np.array([0.76 if number == 6 else gemmi.Element(int(number)).covalent_r for number in z])
     return Springs(pairs.astype(np.int32), radius[pairs].sum(1) + _REACH)
+
+
+def _unseen(network: ViSNet, z: np.ndarray) -> list[str]:
+    """Elements of the molecule that have no energy of their own in weights that have one for others."""
+    import gemmi
+
+    if not network.cfg.prior:
+        return []
+    table = np.asarray(network.atomref[...]).reshape(-1)
+    return [gemmi.Element(int(number)).name for number in np.unique(z) if table.any() and table[number] == 0]
 
 
 def _references(network: ViSNet, z: np.ndarray, sign: np.ndarray, molecules: int) -> float:

@@ -57,7 +57,7 @@ def prepare(
       path: PDB or mmCIF file of a protein; its first model and first alternate locations are taken.
       chains: to keep; all protein chains if empty.
       ph: that decides which residues are charged.
-      minimise: relax the result.
+      minimise: relax what was added: hydrogens, caps and missing atoms. Heavy atoms of the file stay where they are.
       seed: of the places where hydrogens begin.
 
     Raises:
@@ -95,6 +95,7 @@ def prepare(
     report["heavy_atoms_added"] = [
         f"{_of(residue)}: {', '.join(atom.name for atom in atoms)}" for residue, atoms in fixer.missingAtoms.items()
     ]
+    added = {(*_key(residue), atom.name) for residue, atoms in fixer.missingAtoms.items() for atom in atoms}
     fixer.missingTerminals = {}
     try:
         fixer.addMissingAtoms(seed=seed)
@@ -105,6 +106,10 @@ def prepare(
         positions = modeller.positions
         if minimise:
             system = field.createSystem(modeller.topology, nonbondedMethod=app.NoCutoff)
+            for atom in modeller.topology.atoms():
+                given = atom.residue.name not in _CAPS and (*_key(atom.residue), atom.name) not in added
+                if given and atom.element != app.element.hydrogen:
+                    system.setParticleMass(atom.index, 0)  # OpenMM leaves atoms without mass where they are
             integrator = openmm.VerletIntegrator(0.001)
             simulation = app.Simulation(modeller.topology, system, integrator, openmm.Platform.getPlatformByName("CPU"))
             simulation.context.setPositions(positions)
@@ -124,6 +129,10 @@ def prepare(
     report |= {"residues": structure.n_residues, "atoms": structure.n_atoms, "atoms_before": kept.n_atoms}
     report["charge"] = made.total_charge
     return Prepared(structure, report)
+
+
+def _key(residue: Any) -> tuple[int, str, str]:
+    return residue.chain.index, residue.id, residue.insertionCode
 
 
 def _of(residue: Any) -> str:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxprot.ai2bmd.fragment import Fragmentation
-from jaxprot.ai2bmd.nonbonded import BLOCK_PAIRS, blockwise, wide_sum
+from jaxprot.ai2bmd.nonbonded import BLOCK_PAIRS, blockwise, tangent, wide_sum
 from jaxprot.core.units import COULOMB_EV, KJ_MOL
 
 DIELECTRIC = 78.5
@@ -74,10 +74,7 @@ def _energy(block_pairs, xyz, parameters):
     return _polar(block_pairs, xyz, charge, born)[0].sum() + _surface(born, radius).sum()
 
 
-@_energy.defjvp
-def _energy_jvp(block_pairs, primals, tangents):
-    value, forces = _both(block_pairs, *primals)
-    return value, -(forces * tangents[0]).sum().astype(value.dtype)
+_energy.defjvp(lambda *arguments: tangent(_both, *arguments), symbolic_zeros=True)
 
 
 def _both(block_pairs, xyz, parameters):

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from jaxprot.ai2bmd import templates
 from jaxprot.ai2bmd.fragment import fragment
@@ -337,6 +339,15 @@ def test_all_problems_are_told_at_once(chignolin, edit):
 def test_a_raw_crystal_structure_is_refused_with_a_remedy(example):
     with pytest.raises(InputError, match="jaxprot ai2bmd prepare"):
         fragment(read_structure(example("ubiquitin")))
+
+
+def test_bonds_join_chains_at_a_bridge_alone(chignolin, two_chains):
+    one, two = fragment(chignolin), fragment(two_chains)
+    assert len(one.covalent) == one.n_atoms - 1 + 6  # a tree, and six rings: of three TYR, PRO and TRP
+    assert len(two.covalent) == two.n_atoms - 1 + 10  # one TYR of each chain is a cysteine here
+    assert (two.z[two.covalent] == 16).all(1).sum() == 1
+    graph = coo_matrix((np.ones(len(two.covalent)), two.covalent.T), (two.n_atoms, two.n_atoms))
+    assert connected_components(graph, directed=False)[0] == 1
 
 
 def test_description_is_plain_json(two_chains):

@@ -82,6 +82,23 @@ def test_forces_are_the_slope_of_the_energy(chignolin, terms):
 
 
 @BOTH
+def test_charges_have_a_slope_too(chignolin, terms):
+    with jax.enable_x64(True):
+        parameters = jax.tree.map(jnp.asarray, terms.parameters(fragment(chignolin)))
+        xyz = jnp.asarray(chignolin.xyz, jnp.float64)
+        ahead = 1e-4 * jnp.asarray(np.random.default_rng(0).normal(size=len(xyz)))
+
+        @jax.jit
+        def value(charge, shift):
+            return terms.energy(xyz + shift, parameters._replace(charge=charge))
+
+        slope, by_shift = jax.jit(jax.grad(value, (0, 1)))(parameters.charge, jnp.zeros_like(xyz))
+        change = value(parameters.charge + ahead, 0.0) - value(parameters.charge - ahead, 0.0)
+        np.testing.assert_allclose((slope * ahead).sum(), change / 2, rtol=1e-6)
+        np.testing.assert_allclose(by_shift, -terms.energy_and_forces(xyz, parameters)[1], atol=1e-12)
+
+
+@BOTH
 def test_second_derivatives(chignolin, terms):
     parameters = terms.parameters(fragment(chignolin))
     with jax.enable_x64(True):

@@ -10,10 +10,12 @@ import pytest
 from flax import nnx
 
 from jaxprot.ai2bmd import predict
+from jaxprot.ai2bmd.fragment import fragment
 from jaxprot.ai2bmd.potential import Potential, PotentialConfig, _springs, restraint
 from jaxprot.core.errors import InputError
 from jaxprot.core.residues import atomic_numbers
 from jaxprot.io.structures import read_structure
+from jaxprot.md import molecule
 from jaxprot.visnet import weights
 from jaxprot.visnet.config import ViSNetConfig
 from jaxprot.visnet.model import ViSNet
@@ -163,7 +165,8 @@ def test_a_whole_molecule_needs_no_fragments(network, chignolin):
     assert found.energy == pytest.approx(other.energy, abs=1e-4)
     np.testing.assert_allclose(found.total_forces, other.total_forces, atol=1e-5)
     crowded = np.asarray(chignolin.xyz) * 0.6
-    assert np.isnan(whole.evaluate(crowded).energy)  # more neighbours than the table holds
+    found = whole.evaluate(crowded)  # more neighbours than the table holds
+    assert np.isnan(found.energy) and np.isnan(found.total_forces).all()
 
 
 def test_a_calculator_of_ase(network, alanine, tmp_path):
@@ -216,9 +219,42 @@ def test_positions_that_make_no_sense(small, network, alanine):
         Potential(network, bromine, PotentialConfig(mode="whole"))
 
 
+def test_elements_without_an_energy_of_their_own_are_refused(network, chignolin):
+    graphdef, state = nnx.split(network)
+    table = np.zeros(network.cfg.max_z, np.float32)
+    table[[1, 6, 7]] = -1.0
+    state = nnx.to_pure_dict(state) | {"atomref": jnp.asarray(table)}
+    with pytest.raises(InputError, match="no molecule with O was among those that these weights learnt from"):
+        Potential(nnx.merge(graphdef, state), chignolin)
+
+
+def beside(xyz, z):
+    """A shift that brings one hydrogen of a copy 1.22 Å from a heavy atom, and no others closer than 1.5 Å."""
+    for heavy in np.flatnonzero(z > 1):
+        out = xyz[heavy] - xyz.mean(0)
+        out = out / np.linalg.norm(out)
+        hydrogen = np.flatnonzero(z == 1)[np.argmin(xyz[z == 1] @ out)]
+        shift = xyz[heavy] + 1.22 * out - xyz[hydrogen]
+        apart = np.linalg.norm(xyz[:, None] - (xyz + shift), axis=-1)
+        apart[heavy, hydrogen] = 9
+        if apart.min() > 1.5:
+            return shift
+    raise AssertionError
+
+
+def test_bonds_are_those_of_the_residues(network, chignolin, edit):
+    z, xyz = atomic_numbers(chignolin.element), np.asarray(chignolin.xyz, np.float64)
+    copy = dataclasses.replace(chignolin, xyz=(xyz + beside(xyz, z)).astype(np.float32))
+    both = edit.joined(chignolin, copy)
+    potential, one = Potential(network, both), molecule.bonds(z, xyz)
+    np.testing.assert_array_equal(potential.bonds, np.concatenate([one, one + len(z)]))
+    assert len(molecule.bonds(potential.z, both.xyz)) == 2 * len(one) + 1
+    assert len(potential.leaves.springs.pairs) == 2 * (z == 1).sum()
+
+
 def test_springs_act_on_hydrogens_that_leave_and_on_nothing_else(chignolin):
     z = atomic_numbers(chignolin.element)
-    springs = _springs(z, chignolin)
+    springs = _springs(z, fragment(chignolin).covalent)
     hydrogens = np.flatnonzero(z == 1)
     assert sorted(springs.pairs[z[springs.pairs] == 1]) == sorted(hydrogens)
     at = jnp.asarray(chignolin.xyz)
