@@ -28,6 +28,8 @@ MASK = 0.9375
 """Radius of the round window in which images are compared, 1 being half of the width."""
 
 _SURE = 5.0  # standard errors that a difference has to be away from 0
+_PIXELS = 0.5, 0.57, 0.65, 0.73, 0.81, 0.88, 0.95, 1.05, 1.13, 1.25, 1.4, 1.6, 1.8, 2.0  # times the given size ...
+_FINER = 0.93, 0.96, 0.98, 1.02, 1.04, 1.07  # ... and times the best of these
 _WORK = 1e10  # multiplications per hypothesis that particles are taken for
 _AT_ONCE = 1 << 22  # numbers of the profiles of the beads that are projected together
 
@@ -75,6 +77,7 @@ class _Hypothesis(NamedTuple):
     shifts: np.ndarray
     ctf: CTFParams
     sigma: float
+    factor: float = 1.0  # of the pixel size
 
 
 def check(
@@ -269,7 +272,13 @@ def check_images(
             better.append((abs(other.mean), case, other))
     log.info("%s: correlation %s with projections of %s (%d particles)", name, found, beads.name, count)
     if better:
-        _, case, other = max(better, key=lambda item: item[0])
+        best, case, other = max(better, key=lambda item: item[0])
+        if case.factor != 1:
+            for step in _FINER:
+                finer = _of_pixels(cases[0], case.factor * step, part.pixel if original is None else original)
+                value = mean_of(fit(finer))
+                if abs(value.mean) > 1.005 * best:
+                    best, case, other = abs(value.mean), finer, value
         text = (
             f"{name}: images correlate with projections of {beads.name} by {found}, but {case.name} by {other} "
             f"({count} particles); {case.remedy}"
@@ -330,24 +339,7 @@ def _hypotheses(xyz: np.ndarray, part: Prepared, original: float, sigma: float) 
                 xyz=xyz - corner,
             )
         )
-    for factor in (0.5, 2.0):
-        # As if pixels were `factor` times as large: everything else is so much smaller, in pixels.
-        optics = part.ctf._replace(
-            defocus_u=np.asarray(part.ctf.defocus_u) / factor**2,
-            defocus_v=np.asarray(part.ctf.defocus_v) / factor**2,
-            cs=np.asarray(part.ctf.cs) / factor**4,
-            bfactor=np.asarray(part.ctf.bfactor) / factor**2,
-        )
-        cases.append(
-            plain._replace(
-                name=f"with pixels of {factor:g} times the size",
-                remedy=f"give --pixel-size {factor * original:.4g}",
-                margin=1.2,
-                xyz=xyz / factor,
-                ctf=optics,
-                sigma=sigma / factor,
-            )
-        )
+    cases += [_of_pixels(plain, factor, original) for factor in _PIXELS]
     for axis, label in ((0, "x"), (2, "z")):
         cases.append(
             plain._replace(
@@ -394,6 +386,25 @@ def _hypotheses(xyz: np.ndarray, part: Prepared, original: float, sigma: float) 
             )
         )
     return cases
+
+
+def _of_pixels(plain: _Hypothesis, factor: float, original: float) -> _Hypothesis:
+    """As if pixels were `factor` times as large: everything else is so much smaller, in pixels."""
+    optics = plain.ctf._replace(
+        defocus_u=np.asarray(plain.ctf.defocus_u) / factor**2,
+        defocus_v=np.asarray(plain.ctf.defocus_v) / factor**2,
+        cs=np.asarray(plain.ctf.cs) / factor**4,
+        bfactor=np.asarray(plain.ctf.bfactor) / factor**2,
+    )
+    return plain._replace(
+        name=f"with pixels of {factor:.3g} times the size",
+        remedy=f"give --pixel-size {factor * original:.3g}",
+        margin=1.03,
+        xyz=plain.xyz / factor,
+        ctf=optics,
+        sigma=plain.sigma / factor,
+        factor=factor,
+    )
 
 
 def _windowed(images: Float[Array, "n y x"], pixel: float, low_pass: float | None) -> Float[Array, "n y x"]:

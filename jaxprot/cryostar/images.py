@@ -185,11 +185,17 @@ def _resampled(images: Float[Array, "n s s"], side: int, scale: float, method: D
     """
     whole = images.shape[-1]
     if abs(scale * whole - side) > 1e-3:
-        move = jnp.full(2, side / 2 - scale * whole / 2)
+        # Jax counts from the edge of the first pixel. What stays in place is what the method keeps there: the middle of
+        # the field, or the centre of pixel n // 2.
+        half = 0.0 if method == "linear" else 0.5
+        middles = (side / 2, whole / 2) if method == "linear" else (side // 2, whole // 2)
+        move = jnp.full(2, middles[0] + half - scale * (middles[1] + half))
         shape = (images.shape[0], side, side)
         return jax.image.scale_and_translate(images, shape, (1, 2), jnp.full(2, scale), move, "linear")
     if whole == side:
         return images
     if method == "linear":
         return fourier.resize(images, side)
+    if whole < side:  # one field in fewer pixels
+        return fourier.pad_spectrum(images, side) * (side / whole) ** 2
     return fourier.crop_spectrum(images, side) * (side / whole) ** 2

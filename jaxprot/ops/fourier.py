@@ -158,6 +158,20 @@ def crop_spectrum(images: Images, side: int) -> Images:
     return ifft(part * lifted(radius(side) <= side // 2, images.ndim)).real
 
 
+def pad_spectrum(images: Images, side: int) -> Images:
+    """Larger by high frequencies of 0; those of the images at half their side, which have no opposite, are left out.
+
+    Intensities shrink by the ratio of the numbers of pixels, since the inverse divides by the larger one.
+    """
+    whole = images.shape[-1]
+    if side < whole:
+        raise ValueError(f"cannot pad {whole} pixels to {side}")
+    start = side // 2 - whole // 2
+    part = fft(images) * lifted(radius(whole) < whole / 2, images.ndim)
+    room = [(0, 0)] * (images.ndim - 2) + [(start, side - whole - start)] * 2
+    return ifft(jnp.pad(part, room)).real
+
+
 def hartley_to_fourier(h: Float[Array, "*k"], axes: Sequence[int] = PLANE) -> Complex[Array, "*k"]:
     """Spectrum of a real image from its Hartley transform, both centred.
 

@@ -1,6 +1,7 @@
 """Early warnings: each way to have particles and a reference that do not belong together."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -89,6 +90,17 @@ def test_a_wrong_convention_is_named(case, beads, particles):
         told = [str(error)]
     assert len(told) == 1
     assert words in told[0]
+
+
+@pytest.mark.parametrize("wrong", [0.67, 0.85, 0.93, 1.08, 1.2, 1.5])
+def test_a_pixel_size_that_is_somewhat_off_is_told(wrong, beads, particles):
+    try:
+        (found,) = checks.check_images(beads, particles[1]._replace(pixel=PIXEL * wrong))
+        assert found.level == "warning"
+        text = found.message
+    except InputError as error:
+        text = str(error)
+    assert float(re.search("--pixel-size ([0-9.]+)", text)[1].rstrip(".")) == pytest.approx(PIXEL, rel=0.04)
 
 
 @pytest.mark.parametrize(

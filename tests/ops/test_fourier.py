@@ -57,6 +57,11 @@ def test_changes_of_size_keep_slow_content():
     image = jnp.asarray(blob(64, 0, 0, 8.0))
     np.testing.assert_allclose(fourier.crop_spectrum(image, 32) / 4, blob(32, 0, 0, 4.0), atol=1e-3)
     np.testing.assert_allclose(fourier.resize(image, 32).mean(), image.mean(), rtol=1e-4)
+    for side in (64, 65):
+        larger = fourier.pad_spectrum(jnp.asarray(blob(32, 0, 0, 4.0)), side) * (side / 32) ** 2
+        np.testing.assert_allclose(larger, blob(side, 0, 0, 4.0 * side / 32), atol=1e-3)
+    with pytest.raises(ValueError, match="cannot pad 64 pixels to 63"):
+        fourier.pad_spectrum(image, 63)
     with pytest.raises(ValueError, match="cannot crop 64 pixels to 65"):
         fourier.crop_spectrum(image, 65)
 
