@@ -31,6 +31,7 @@ from jaxprot.visnet.neighbours import Molecules
 from jaxprot.weights import registry
 
 _CELL = 30  # degrees of φ and ψ that are held back together
+_SINGLE = 1 << 40  # numbers from here on belong to conformations, those below to cells
 _STEP = 4  # atoms that padded sizes are multiples of
 _EPS = 1e-12
 
@@ -98,10 +99,12 @@ def read_snapshots(path: str | os.PathLike, units: Literal["ev", "hartree"] = "e
 
 
 def _cells(positions: np.ndarray, atom_name: np.ndarray | None, residue_name: np.ndarray | None) -> np.ndarray:
-    """Number of the cell of φ and ψ of each conformation; its own number where there is no backbone to go by."""
-    n = len(positions)
+    """Number of the cell of φ and ψ of each conformation; its own number where there is no backbone to go by.
+
+    Numbers of its own come from the coordinates, so that they do not change with the company.
+    """
     if atom_name is None or residue_name is None:
-        return np.arange(n)
+        return _alone(positions)
 
     def at(name: str, where: np.ndarray) -> np.ndarray:
         return np.flatnonzero((atom_name == name) & where)
@@ -110,11 +113,16 @@ def _cells(positions: np.ndarray, atom_name: np.ndarray | None, residue_name: np
     own = ~before & ~after
     found = [at("C", before), at("N", own), at("CA", own), at("C", own), at("N", after)]
     if any(len(one) != 1 for one in found):
-        return np.arange(n)
+        return _alone(positions)
     chain = np.asarray(positions, np.float64)[:, np.concatenate(found)]
     phi, psi = dihedrals(chain[:, :4]), dihedrals(chain[:, 1:])
     side = 360 // _CELL
     return np.int64((phi + 180) // _CELL) % side * side + np.int64((psi + 180) // _CELL) % side
+
+
+def _alone(positions: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(positions, np.float32)
+    return _SINGLE + np.array([zlib.crc32(row.tobytes()) for row in rows], np.int64)
 
 
 def element_references(sets: Sequence[Snapshots], max_z: int = 100) -> np.ndarray:
@@ -257,7 +265,13 @@ class EnergyForceTask:
             groups = np.unique(one.group)
             rng = np.random.default_rng([self.split, zlib.crc32(name.encode())])
             count = max(1, round(self.held * len(groups)))
-            back = np.isin(one.group, rng.permutation(groups)[:count])
+            if groups[0] < _SINGLE:
+                chosen = rng.permutation(groups)[:count]
+            else:  # each by its own number, so that data that come later leave the choice as it is
+                marks = np.array([zlib.crc32(f"{self.split} {name} {group}".encode()) for group in groups])
+                chosen = groups[marks < self.held * 2**32]
+                chosen = groups[np.argsort(marks)[:1]] if not 0 < len(chosen) < len(groups) else chosen
+            back = np.isin(one.group, chosen)
             out[name] = np.flatnonzero(~back), np.flatnonzero(back)
         return out
 
@@ -401,11 +415,5 @@ def _joined(parts: Sequence[Snapshots]) -> Snapshots:
     first = parts[0]
     if any(not np.array_equal(first.z, other.z) for other in parts[1:]):
         raise InputError(f"{first.name}: several files, with other atoms or another order of atoms")
-    # Cells of the backbone are the same in all files; running numbers are not.
-    shift, groups = 0, []
-    for one in parts:
-        running = np.array_equal(one.group, np.arange(len(one.group)))
-        groups.append(one.group + (shift if running else 0))
-        shift += len(one.group) if running else 0
-    joined = (np.concatenate([getattr(one, field) for one in parts]) for field in ("positions", "energy", "forces"))
-    return Snapshots(first.name, first.z, *joined, np.concatenate(groups))
+    joined = (np.concatenate([getattr(one, field) for one in parts]) for field in Snapshots._fields[2:])
+    return Snapshots(first.name, first.z, *joined)

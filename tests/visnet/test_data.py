@@ -199,3 +199,14 @@ def test_training_goes_on_from_weights(folder, tmp_path):
     wide = data.EnergyForceTask(data=task.data, model=dataclasses.replace(SMALL, hidden=16), start=task.start)
     with pytest.raises(InputError, match="its sizes are"):
         wide.build(jax.random.key(0))
+
+
+def test_what_is_held_back_does_not_change_with_more_data(folder):
+    before = data.EnergyForceTask(data=(str(folder),), model=SMALL, held=0.3)
+    held = {before.sets["bb"].positions[row].tobytes() for row in before.held_back("bb")}
+    write(folder, "bb_later", [6, 6, 1, 1, 1, 6], n=20, seed=9)
+    after = data.EnergyForceTask(data=(str(folder),), model=SMALL, held=0.3)
+    now = {after.sets["bb"].positions[row].tobytes() for row in after.held_back("bb")}
+    assert 5 < len(held) < 25 and held < now
+    train = {after.sets["bb"].positions[row].tobytes() for row in after._rows["bb"][0]}
+    assert not train & now and len(train | now) == 70
