@@ -114,7 +114,7 @@ def simulate(options: SimulateOptions) -> int:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FitOptions(Common):
+class FitOptions(Compute):
     """Options of `cryostar fit`."""
 
     particles: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="PARTICLES")] = None
@@ -139,12 +139,14 @@ class FitOptions(Common):
     experiment: Annotated[Path | None, tyro.conf.arg(metavar="EXPERIMENT.py")] = None
     """Settings of another experiment (see experiments/cryostar/), whose files and the options above are replaced by
     those given here."""
+    given_seed: Annotated[int | None, tyro.conf.arg(name="seed", metavar="INT")] = None
+    """Seed of everything random, 0 to 2147483647; by default that of the experiment."""
     set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """Changes a value of the configuration, such as task.ratio=0.8 or optim.lr=2e-4; may be repeated."""
     half_sets: bool = False
     """Two independent runs, DIR/half1 and DIR/half2, on the two halves of the particles."""
     resume: bool = False
-    """Go on with the run in DIR."""
+    """Go on with the run in DIR, with its configuration: of what is given besides, --steps alone may differ."""
     no_checks: bool = False
     """Do not compare images with projections of the reference before training."""
     parallel: Literal["shard_map", "pmap", "single"] = "shard_map"
@@ -173,20 +175,17 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
     from jaxprot.cryostar import predict
     from jaxprot.cryostar.results import write_models
     from jaxprot.io.outputs import RunDirectory
-    from jaxprot.train.config import override, read_config
     from jaxprot.train.loop import fit as train
     from jaxprot.train.parallel import Parallel
 
     begin = time.perf_counter()
     resumed = options.resume and (run / "config.yaml").is_file()
     if resumed:
-        cfg = read_config(run / "config.yaml")
-        if options.steps is not None:
-            cfg = override(cfg, [f"steps={options.steps}"])
+        cfg = _held(options, run, subset)
     else:
         RunDirectory(run, options.overwrite or options.resume)
-        if (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
-            raise InputError(f"{run}: holds checkpoints of a run; go on with --resume, or give another folder")
+        if not options.overwrite and (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
+            raise InputError(f"{run}: holds checkpoints, but no config.yaml of their run; give another folder")
         cfg = _config(options, run, subset)
     task, parallel = cfg.task, Parallel(options.parallel)
     if parallel.devices[0].platform == "cpu":
@@ -196,13 +195,17 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
         if not options.no_checks:
             _check_files(task)
         if options.overwrite:
-            _forget(run)
+            for name in ("settings.json", "images.npy"):
+                (run / "images" / name).unlink(missing_ok=True)
     with _counted("images") as progress:
         task.ready(progress)
-    if not resumed and not options.no_checks:
-        _check(task)
+    if not resumed:
+        if not options.no_checks:
+            _check(task)
+        if options.overwrite:  # only now: what is found wrong so far costs no trained network
+            _forget(run)
     header = {"system": "cryostar", "config": dataclasses.asdict(task.model)}
-    note = Note(options, run, cfg, parallel, resumed, options.experiment, "cryostar fit")
+    note = Note(_told(options, cfg), run, cfg, parallel, resumed, options.experiment, "cryostar fit")
 
     def started(step: int) -> None:
         note.begin(step)
@@ -230,35 +233,140 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
 def _config(options: FitOptions, run: Path, subset: int) -> Any:
     """The configuration of a new run."""
     from jaxprot.cryostar.settings import default
-    from jaxprot.train.config import load_experiment, override
 
     if options.particles is None or options.reference is None:
         raise InputError("give the particles (a .star or .cs file) and --reference MODEL")
-    if options.batch is not None and options.batch < 2:
-        raise InputError(f"--batch {options.batch}: give at least 2, distances are relaxed by how they vary in a batch")
-    cfg = default() if options.experiment is None else load_experiment(options.experiment)
-    given = {
-        "particles": str(options.particles.absolute()),
-        "reference": str(options.reference.absolute()),
+    cfg = default() if options.experiment is None else _experiment(options.experiment)
+    held = {
         "cache": str((run / "images").absolute()),
         "dataset_dir": None if options.dataset_dir is None else str(options.dataset_dir.absolute()),
         "subset": subset,
     }
+    return _replaced(dataclasses.replace(cfg, task=dataclasses.replace(cfg.task, **held)), options)
+
+
+def _held(options: FitOptions, run: Path, subset: int) -> Any:
+    """The configuration of a run that goes on.
+
+    Raises:
+      InputError: something else than its number of steps was asked for.
+    """
+    from jaxprot.train.config import read_config, to_plain
+
+    held = read_config(run / "config.yaml")
+    _is_ours(held, run / "config.yaml")
+    wanted = held
+    if options.experiment is not None:
+        # An experiment names files of its own; those of the run stand in for what no option gives.
+        wanted = _experiment(options.experiment)
+        names = ("particles", "reference", "dataset_dir", "cache", "subset")
+        kept = {name: getattr(held.task, name) for name in names}
+        wanted = dataclasses.replace(wanted, task=dataclasses.replace(wanted.task, **kept))
+    if subset:
+        wanted = dataclasses.replace(wanted, task=dataclasses.replace(wanted.task, subset=subset))
+    wanted = _replaced(wanted, options)
+    before, now = _flat(to_plain(held)), _flat(to_plain(wanted))
+    names = sorted(name for name in {*before, *now} - {"steps"} if not _same(before.get(name), now.get(name)))
+    if names:
+        told = ", ".join(f"{name} {before.get(name)} (asked for: {now.get(name)})" for name in names)
+        raise InputError(
+            f"{run}: the run that --resume goes on with has other settings: {told}; leave these options out, or give "
+            "another folder"
+        )
+    more = options.steps is not None or any(one.partition("=")[0].strip() == "steps" for one in options.set)
+    return dataclasses.replace(held, steps=wanted.steps) if more else held
+
+
+def _replaced(cfg: Any, options: FitOptions) -> Any:
+    """A configuration with the values that were given."""
+    from jaxprot.train.config import override
+
+    if options.batch is not None and options.batch < 2:
+        raise InputError(f"--batch {options.batch}: give at least 2, distances are relaxed by how they vary in a batch")
+    seed = options.given_seed
+    if seed is not None and not 0 <= seed < 2**31:
+        raise InputError(f"--seed {seed}: give a number from 0 to {2**31 - 1}")
+    paths = {"particles": options.particles, "reference": options.reference, "dataset_dir": options.dataset_dir}
+    given: dict[str, Any] = {name: str(path.absolute()) for name, path in paths.items() if path is not None}
     chosen = {"pixel_size": options.pixel_size, "side": options.side, "size": options.batch}
     given |= {name: value for name, value in chosen.items() if value is not None}
     if options.invert:
         given["invert"] = True
     if options.low_pass is not None:
         given["low_pass"] = options.low_pass or None
-    cfg = dataclasses.replace(cfg, task=dataclasses.replace(cfg.task, **given), seed=options.seed)
+    cfg = dataclasses.replace(cfg, task=dataclasses.replace(cfg.task, **given), seed=cfg.seed if seed is None else seed)
     steps = () if options.steps is None else (f"steps={options.steps}",)
     return override(cfg, (*steps, *options.set))
 
 
+def _experiment(path: Path) -> Any:
+    """The configuration of an experiment with cryoSTAR."""
+    from jaxprot.train.config import load_experiment
+
+    cfg = load_experiment(path)
+    _is_ours(cfg, path)
+    return cfg
+
+
+def _is_ours(cfg: Any, path: Path) -> None:
+    from jaxprot.cryostar.conformation import ConformationTask
+
+    if not isinstance(cfg.task, ConformationTask):
+        kind = type(cfg.task).__name__
+        raise InputError(f"{path}: no cryoSTAR experiment, but one of {kind}; experiments/cryostar/ holds some")
+
+
+def _flat(plain: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Values of nested dictionaries by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in plain.items():
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal values, or two names of one file."""
+    if one == other:
+        return True
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    return "/" in one and "/" in other and Path(one).resolve() == Path(other).resolve()
+
+
+def _told(options: FitOptions, cfg: Any) -> FitOptions:
+    """The options as they are in force, for `run.json`: a run that goes on takes what it was begun with."""
+    task = cfg.task
+    return dataclasses.replace(
+        options,
+        particles=Path(task.particles),
+        reference=Path(task.reference),
+        dataset_dir=None if task.dataset_dir is None else Path(task.dataset_dir),
+        pixel_size=task.pixel_size,
+        side=task.side,
+        low_pass=task.low_pass or 0.0,
+        invert=task.invert,
+        batch=task.size,
+        steps=cfg.steps,
+        given_seed=cfg.seed,
+        half_sets=bool(task.subset),
+    )
+
+
 def _forget(run: Path) -> None:
-    """Removes what an earlier run has left in a folder and what would be taken for this one's."""
-    for name in ("images/settings.json", "images/images.npy", "latents.npy", "best.safetensors"):
+    """Removes what an earlier training has left in a folder and what would be taken for this one's."""
+    for name in ("config.yaml", "run.json", "metrics.jsonl", "latents.npy", "best.safetensors"):
         (run / name).unlink(missing_ok=True)
+    _remove(run / "ckpt")
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder with what it holds, of a link the link alone."""
+    import shutil
+
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
 
 
 def _check_files(task: Any) -> None:

@@ -83,7 +83,6 @@ class Predictor:
 
         return _by_batches(encoded, (np.arange(len(task.stack)),), progress)
 
-
     def read_latents(self, path: str | os.PathLike) -> np.ndarray:
         """(n, k) latents of a file, checked against the particles; computed where the file is not there.
 

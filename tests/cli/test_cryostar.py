@@ -140,9 +140,6 @@ def test_a_run_and_its_files(run, fitted, inputs, tmp_path):
     assert note["command"] == "cryostar fit" and len(note["data"]) == 2  # particles and reference
     arguments = [*inputs, "--steps", 8, "-o", fitted]
     assert "already holds" in error_of(run("cryostar", "fit", *arguments))
-    assert "holds checkpoints of a run; go on with --resume" in error_of(
-        run("cryostar", "fit", *arguments, "--overwrite")
-    )
 
 
 def test_a_run_goes_on_for_more_steps(run, inputs, tmp_path):
@@ -156,6 +153,53 @@ def test_a_run_goes_on_for_more_steps(run, inputs, tmp_path):
     assert after.shape == (PARTICLES, 3) and after.any()
     assert "has done 8 steps already" in error_of(run("cryostar", "fit", "--resume", "--steps", 4, "-o", home))
     np.testing.assert_array_equal(np.load(home / "latents.npy"), after)
+    # Another training in its place, but not where the input is wrong.
+    arguments = [*inputs, "--steps", 4, "--seed", 5, "-o", home, "--overwrite"]
+    error_of(run("cryostar", "fit", *arguments, "--invert"))
+    assert names(home) == RUN
+    assert run("cryostar", "fit", *arguments).code == 0 and names(home) == RUN
+    assert [line["step"] for line in records(home)][-1] == 4
+    note = json.loads((home / "run.json").read_text())
+    assert note["seed"] == 5 and [start["step"] for start in note["starts"]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--low-pass", 7], "task.low_pass 5.0 (asked for: 7.0)"),
+        (["--invert"], "task.invert False (asked for: True)"),
+        (["--batch", 16], "task.size 8 (asked for: 16)"),
+        (["--set", "optim.lr=2e-4"], "optim.lr 0.001 (asked for: 0.0002)"),
+        (["other.star"], "other.star)"),
+        (["--seed", 3], "seed 0 (asked for: 3)"),
+        (["--experiment", "EXPERIMENT"], "optim.lr 0.001 (asked for: 0.0001)"),
+    ],
+    ids=["low-pass", "invert", "batch", "set", "particles", "seed", "experiment"],
+)
+def test_a_run_goes_on_with_its_own_settings_alone(run, fitted, root, given, told):
+    files = ("config.yaml", "run.json", "metrics.jsonl")
+    before = [(fitted / name).read_bytes() for name in files]
+    words = [root / "experiments" / "cryostar" / "10059.py" if word == "EXPERIMENT" else word for word in given]
+    message = error_of(run("cryostar", "fit", *words, "--steps", 12, "--resume", "-o", fitted))
+    assert told in message and "leave these options out" in message
+    assert [(fitted / name).read_bytes() for name in files] == before
+
+
+def test_what_a_run_was_begun_with_may_be_given_again_and_is_noted(fitted, inputs, stack):
+    from jaxprot.cli.cryostar import FitOptions, _held, _told
+
+    def held(**given):
+        options = FitOptions(output=fitted, resume=True, **given)
+        cfg = _held(options, fitted, 0)
+        return cfg, _told(options, cfg)
+
+    settings = tuple(text for text in inputs if isinstance(text, str) and "=" in text)
+    # A path through another folder names the same file.
+    cfg, told = held(particles=stack / ".." / stack.name / "particles.star", batch=8, set=(*settings, "steps=20"))
+    assert cfg.steps == 20 and cfg.task.low_pass == 5
+    assert told.particles == stack / "particles.star" and told.reference == stack / "reference.pdb"
+    assert told.low_pass == 5 and told.steps == 20 and told.given_seed == 0 and not told.invert
+    assert held()[0].steps == 8
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +309,11 @@ def wrong(kind, stack, folder):
         "no steps": (["--steps", 0], ["steps 0: give a number, at least 1"]),
         "unknown key": (["--set", "task.latents=4"], ["did you mean task.latent?"]),
         "no such experiment": (["--experiment", folder / "none.py"], ["none.py: no such experiment file"]),
+        "another system": (
+            ["--experiment", Path(__file__).parents[2] / "experiments" / "rmsfnet" / "paper.py"],
+            ["paper.py: no cryoSTAR experiment"],
+        ),
+        "no such seed": (["--seed", -1], ["--seed -1: give a number from 0"]),
     }[kind]
     return [good, *reference, *more], words
 
@@ -274,7 +323,7 @@ def wrong(kind, stack, folder):
     [
         "no poses", "no CTF", "CTF applied", "missing stack", "truncated stack", "reference without beads",
         "reference outside", "side too large", "batch larger than the stack", "batch of one", "no steps", "unknown key",
-        "no such experiment",
+        "no such experiment", "another system", "no such seed",
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_before_anything_is_written(run, stack, tmp_path, kind):
@@ -323,6 +372,9 @@ def test_options_and_experiments(run, stack, root, tmp_path, monkeypatch):
     assert cfg.optim.lr == 2e-4 and cfg.task.ratio == 0.7 and cfg.task.truth == str(stack / "truth.npz")
     assert cfg.task.cache == str(tmp_path / "run" / "images")
     assert made(experiment=path, low_pass=0.0, steps=3).task.low_pass is None
+    published = root / "experiments" / "cryostar" / "10059.py"
+    assert made(experiment=published).seed == 1 and made(experiment=published, given_seed=0).seed == 0
+    assert made().seed == 0
 
 
 def test_analysis(run, fitted, stack, tmp_path):
