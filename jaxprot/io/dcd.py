@@ -28,7 +28,8 @@ class DCDWriter:
     Args:
       path: file.
       atoms: in every frame.
-      interval: fs between two frames.
+      timestep: fs of a step.
+      every: steps between two frames; the first frame is that of step 0, at time 0.
       frames: that an existing file keeps; what lies behind them is cut off. None writes a new file.
 
     Raises:
@@ -36,24 +37,33 @@ class DCDWriter:
         fewer frames.
     """
 
-    def __init__(self, path: str | os.PathLike, atoms: int, interval: float = 1.0, frames: int | None = None):
-        self.path, self.atoms, self.frames = Path(path), atoms, frames or 0
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        atoms: int,
+        timestep: float = 1.0,
+        every: int = 1,
+        *,
+        frames: int | None = None,
+    ):
+        self.path, self.atoms, self.every, self.frames = Path(path), atoms, every, frames or 0
         self._size = 3 * (4 + 4 * atoms + 4)
         if frames is None:
             self._file: IO[bytes] = open(self.path, "wb+")  # noqa: SIM115
-            self._file.write(self._header(interval))
         else:
             self._file = self._opened()
+        self._file.seek(0)
+        self._file.write(self._header(timestep))
         self._file.seek(_START + self.frames * self._size)
         self._file.truncate()
         self._count()
 
-    def _header(self, interval: float) -> bytes:
-        numbers = [0] * 20
-        numbers[2] = numbers[1] = 1  # steps between frames, first step
+    def _header(self, timestep: float) -> bytes:
+        numbers = [0] * 20  # the second is the first frame's step
+        numbers[2] = self.every
         numbers[19] = 24
         head = struct.pack("<20i", *numbers)
-        head = head[:36] + struct.pack("<f", interval / _AKMA_FS) + head[40:]
+        head = head[:36] + struct.pack("<f", timestep / _AKMA_FS) + head[40:]
         title = struct.pack("<i", 1) + _TITLE.ljust(80)
         return _record(b"CORD" + head) + _record(title) + _record(struct.pack("<i", self.atoms))
 
@@ -90,7 +100,7 @@ class DCDWriter:
         self._file.seek(8)
         self._file.write(struct.pack("<i", self.frames))
         self._file.seek(20)
-        self._file.write(struct.pack("<i", self.frames))  # steps
+        self._file.write(struct.pack("<i", max(self.frames - 1, 0) * self.every))  # steps
         self._file.seek(end)
         self._file.flush()
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxprot.core.errors import InputError
 from jaxprot.core.units import BOLTZMANN_EV, FEMTOSECOND
 
 Ensemble = Literal["langevin", "nve", "nose-hoover"]
@@ -238,6 +239,9 @@ def minimise(
     Returns:
       Positions in Å, and `steps`, and `largest_force` before and after in eV/Å. The positions are the last ones, also
       where `most` steps were not enough: look at `largest_force`.
+
+    Raises:
+      InputError: an energy or a force that is not finite was met; names the terms.
     """
     from jax_md import minimize
 
@@ -246,7 +250,10 @@ def minimise(
 
     def forces(positions: Array, *, leaves: Any, springs: Restraint, **_: Any) -> Array:
         pull = springs.k[:, None] * (positions - springs.places)
-        return field(leaves, positions)[1].astype(positions.dtype) - pull
+        terms, forces = field(leaves, positions)
+        # An energy that is none spoils the forces, so that it ends the search here and is never taken for a minimum.
+        whole = jnp.isfinite(jnp.stack([value.astype(positions.dtype) for value in terms.values()])).all()
+        return jnp.where(whole, forces.astype(positions.dtype) - pull, jnp.nan)
 
     # jax-md's own first time step, 0.1, is for unit masses of soft spheres; bonds in eV/Å² need far less.
     _, apply = minimize.fire_descent(forces, lambda r, dr, **_: r + dr, dt_start=0.005, dt_max=0.05)
@@ -272,6 +279,13 @@ def minimise(
         return state.position, count - 1, first, largest(state)
 
     found, count, before, after = go(leaves, springs, jnp.asarray(positions, jnp.float64))
+    if not jnp.isfinite(after):
+        energies = jax.jit(field)(leaves, found)[0]
+        lost = ", ".join(f"{name} ({float(value)})" for name, value in energies.items() if not jnp.isfinite(value))
+        raise InputError(
+            f"minimisation, {int(count)} steps: {f'energy not finite: {lost}' if lost else 'forces not finite'}; look "
+            "at the structure for atoms that are too close"
+        )
     return found, {
         "steps": int(count), "largest_force_before": float(before), "largest_force": float(after)
     }  # fmt: skip

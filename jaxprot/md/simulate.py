@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import time
 import zipfile
 import zlib
@@ -35,6 +36,9 @@ from jaxprot.md.integrators import Dynamics, Field, Integrator, Observed, Restra
 STATE = "restart/state.npz"
 """What a run goes on from."""
 
+OWN = re.compile(r"(trajectory(_\d+)?\.dcd|(final|last)(_\d+)?\.pdb|topology\.pdb|energies\.csv)")
+"""Names of a run's files: a run that begins removes those of an earlier one from its folder."""
+
 _STRETCH, _SQUEEZE = 1.7, 0.5  # times its first length: a bond that is broken, or collapsed
 _SIGMAS = 6.0  # a small molecule's temperature scatters; a run is stopped only beyond so many standard deviations
 
@@ -49,7 +53,7 @@ class SimulationConfig:
 
     Attributes:
       dynamics: how atoms move.
-      steps: of production.
+      steps: of production; a multiple of `record`, as frames of a trajectory are equally far apart.
       record: steps between two frames, which are rows of energies and restart points as well.
       equilibration: steps of each stage before production, in which all atoms are held to where
         they were at its start; 0 for none.
@@ -75,6 +79,10 @@ class SimulationConfig:
         for name, least in (("steps", 0), ("record", 1), ("equilibration", 0), ("replicas", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.steps % self.record:
+            raise ValueError(
+                f"steps ({self.steps}) must be a multiple of record ({self.record}): frames are equally far apart"
+            )
         if not self.runaway > 1:
             raise ValueError(f"runaway must be above 1, got {self.runaway}")
 
@@ -102,6 +110,12 @@ class Outcome(NamedTuple):
     positions: np.ndarray
 
 
+def named(name: str, replicas: int) -> list[str]:
+    """Names of the file that each replica has: `final.pdb` of a single one, or `final_00.pdb` and so on."""
+    stem, dot, suffix = name.rpartition(".")
+    return [name] if replicas == 1 else [f"{stem}_{i:02d}{dot}{suffix}" for i in range(replicas)]
+
+
 class Files:
     """Of one run: trajectories, energies, and the state it goes on from.
 
@@ -116,19 +130,26 @@ class Files:
         self.folder, self.structure, self.cfg = folder, structure, cfg
         self.rows = 0
         (folder / "restart").mkdir(parents=True, exist_ok=True)
-        names = [""] if cfg.replicas == 1 else [f"_{i:02d}" for i in range(cfg.replicas)]
+        if counts is None:
+            self._clear()
         frames = None if counts is None else counts[0]
-        interval = cfg.record * cfg.dynamics.timestep
         self.trajectories = [
-            DCDWriter(folder / f"trajectory{name}.dcd", structure.n_atoms, interval, frames) for name in names
+            DCDWriter(folder / name, structure.n_atoms, cfg.dynamics.timestep, cfg.record, frames=frames)
+            for name in named("trajectory.dcd", cfg.replicas)
         ]
         self._table = folder / "energies.csv"
         self._columns: list[str] | None = None
         if counts is None:
-            self._table.unlink(missing_ok=True)
             write_structure(structure, folder / "topology.pdb", fit=True)
         else:
             self._cut(counts[1])
+
+    def _clear(self) -> None:
+        """Removes what an earlier run left, its state first: without the other files nothing could go on from it."""
+        (self.folder / STATE).unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if OWN.fullmatch(path.name):
+                path.unlink()
 
     @property
     def frames(self) -> int:
@@ -163,6 +184,16 @@ class Files:
             file.write(text.getvalue())
         self.rows += len(rows)
 
+    def places(self, name: str, positions: np.ndarray) -> list[Path]:
+        """Writes (r, N, 3) positions as structures, `final.pdb` or `last.pdb`, instead of the other; their paths."""
+        paths = [self.folder / one for one in named(name, self.cfg.replicas)]
+        for path, xyz in zip(paths, positions, strict=True):
+            write_structure(dataclasses.replace(self.structure, xyz=np.asarray(xyz, np.float32)), path, fit=True)
+        for other in {"final.pdb", "last.pdb"} - {name}:
+            for one in named(other, self.cfg.replicas):
+                (self.folder / one).unlink(missing_ok=True)
+        return paths
+
     def close(self) -> None:
         """Closes the trajectories."""
         for trajectory in self.trajectories:
@@ -179,14 +210,15 @@ def simulate(
     *,
     positions: np.ndarray | None = None,
     offsets: Mapping[str, float] | None = None,
+    bonds: np.ndarray | None = None,
     resume: bool = False,
     identity: str = "",
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
     """A run, from its beginning or from where it stopped.
 
-    Writes `trajectory.dcd` (with replicas `trajectory_00.dcd` and so on), `topology.pdb`, `energies.csv`, `final.pdb`
-    and `restart/state.npz`.
+    Writes `trajectory.dcd`, `final.pdb` (with replicas `trajectory_00.dcd`, `final_00.pdb` and so on), `topology.pdb`,
+    `energies.csv` and `restart/state.npz`. A run that begins removes files of these names from its folder.
 
     Args:
       field: energies (eV) and forces (eV/Å) of positions.
@@ -197,14 +229,17 @@ def simulate(
       folder: for the files.
       positions: (N, 3) or (r, N, 3) Å to start at instead of the structure's.
       offsets: eV that are added to terms of the energy in the table (references of elements, which no force has).
+      bonds: (b, 2) int, pairs of atoms that a run must not part; None for those that are near each other in the
+        structure (`molecule.bonds`).
       resume: go on from the folder's state.
       identity: of the potential; a run goes on with the same one only.
       report: called with each row.
 
     Raises:
       InputError: there is nothing to go on from, or it is of another run.
-      RunawayError: not finite, too hot, or a bond is broken. The files hold all frames up to the last good one, from
-        which `restart/state.npz` goes on.
+      RunawayError: not finite, too hot, or a bond is broken. The files hold all frames up to the last good one, which
+        is written as `last.pdb` (`last_00.pdb` and so on) to start another run from: going on from
+        `restart/state.npz` repeats the same steps.
     """
     folder, masses = Path(folder), molecule.masses(z)
     start = np.asarray(structure.xyz if positions is None else positions, np.float64)
@@ -216,9 +251,15 @@ def simulate(
         counts = None
         if resume:
             state, counts, progress = _restored(folder / STATE, state, settings)
+            if progress.step > 0 and progress.step % cfg.record:
+                raise InputError(f"{folder / STATE}: of step {progress.step}, which is between two frames (every "
+                                 f"{cfg.record} steps); start anew in another folder")  # fmt: skip
         files = Files(folder, structure, cfg, counts)
-        guard = Guard(structure, molecule.bonds(z, structure.xyz), cfg, integrator.freedom)
+        pairs = molecule.bonds(z, structure.xyz) if bonds is None else np.asarray(bonds, np.int64).reshape(-1, 2)
+        guard = Guard(structure, pairs, cfg, integrator.freedom)
         observed, clock, produced = None, time.perf_counter(), 0
+        # A copy, since the state is given away with each chunk; what a run begins with nothing has looked at yet.
+        good = np.array(state.integrator.position).reshape(-1, len(z), 3) if files.rows else None
         try:
             for steps, stage in plan(cfg, progress.step, looked=files.rows > 0):
                 here = state.integrator.position
@@ -228,7 +269,11 @@ def simulate(
                 state, observed = integrator.run(state, leaves, steps, spring, None if stage is None else cfg.damping)
                 observed = _with_replicas(jax.block_until_ready(observed), cfg)
                 progress = progress._replace(step=progress.step + steps)
-                guard(observed, progress.step)
+                try:
+                    guard(observed, progress.step)
+                except RunawayError as error:
+                    raise RunawayError(f"{error}; {_way_on(files, good, progress.step - steps)}") from error
+                good = observed.positions
                 if progress.step >= 0:
                     files.frame(observed.positions)
                     hot = progress.heat + float(np.mean(observed.temperature))
@@ -246,8 +291,7 @@ def simulate(
             files.close()
         if observed is None:  # nothing was left to do
             observed = _with_replicas(integrator.run(state, leaves, 0)[1], cfg)
-    final = dataclasses.replace(structure, xyz=np.asarray(observed.positions[0], np.float32))
-    write_structure(final, folder / "final.pdb", fit=True)
+    files.places("final.pdb", observed.positions)
     mean = progress.heat / progress.count if progress.count else None
     return Outcome(progress.step, files.frames, _speed(produced, clock, cfg), mean, observed.positions)
 
@@ -268,6 +312,18 @@ class Progress(NamedTuple):
     heat: float
 
 
+def _way_on(files: Files, good: np.ndarray | None, step: int) -> str:
+    """Writes the last good positions of a run that was stopped, and says what to do."""
+    if good is None:
+        return "the run begins so: look at the structure for atoms that are too close, or give more steps of --minimise"
+    paths = files.places("last.pdb", good)
+    shown = str(paths[0]) + (f" (each replica has one, to {paths[-1].name})" if len(paths) > 1 else "")
+    return (
+        f"--resume would repeat it: start in another folder from the last good frame (step {step}), {shown}, with a "
+        "smaller --timestep or a longer --equilibration"
+    )
+
+
 def _with_replicas(observed: Observed, cfg: SimulationConfig) -> Observed:
     """Numpy arrays with replicas on a leading axis, also of a single one."""
     return jax.tree.map(lambda leaf: np.asarray(leaf) if cfg.replicas > 1 else np.asarray(leaf)[None], observed)
@@ -286,7 +342,7 @@ def plan(cfg: SimulationConfig, step: int, looked: bool = True) -> Iterator[tupl
             end, stage = cfg.first + (number + 1) * cfg.equilibration, cfg.stages[number]
             steps = min(cfg.record, end - step)
         else:
-            stage, steps = None, min(cfg.record - step % cfg.record, cfg.steps - step)
+            stage, steps = None, cfg.record
         yield steps, stage
         step += steps
 
@@ -342,14 +398,17 @@ class Guard:
         """Looks at (r, ...) observations.
 
         Raises:
-          RunawayError: naming atoms, step and remedy.
+          RunawayError: naming step, and atoms or term of the energy.
         """
-        remedy = "the last good state is kept; a smaller --timestep, --minimise or --equilibration may help"
         for replica, xyz in enumerate(observed.positions):
             where = f"step {step}" + (f", replica {replica}" if self.cfg.replicas > 1 else "")
             bad = ~np.isfinite(xyz).all(-1) | ~np.isfinite(observed.forces[replica]).all(-1)
             if bad.any():
-                raise RunawayError(f"{where}: {self._names(np.flatnonzero(bad))} not finite; {remedy}")
+                raise RunawayError(f"{where}: {self._names(np.flatnonzero(bad))} not finite")
+            energies = {**observed.terms, "kinetic": observed.kinetic}
+            lost = [f"{name} ({value[replica]})" for name, value in energies.items() if not np.isfinite(value[replica])]
+            if lost:
+                raise RunawayError(f"{where}: energy not finite: {', '.join(lost)}")
             ratio = self._lengths(xyz) / self.lengths
             wrong = np.flatnonzero((ratio > _STRETCH) | (ratio < _SQUEEZE))
             if len(wrong):
@@ -357,13 +416,13 @@ class Guard:
                 pair = " - ".join(molecule.label(self.structure, atom) for atom in self.bonds[worst])
                 raise RunawayError(
                     f"{where}: bond {pair} is {ratio[worst] * self.lengths[worst]:.2f} Å long, {ratio[worst]:.2f} "
-                    f"times its first length ({len(wrong)} such bonds); {remedy}"
+                    f"times its first length ({len(wrong)} such bonds)"
                 )
             if self.hottest is not None and observed.temperature[replica] > self.hottest:
                 forces = np.linalg.norm(observed.forces[replica], axis=-1)
                 raise RunawayError(
                     f"{where}: {observed.temperature[replica]:.0f} K, set were {self.cfg.dynamics.temperature:g}; the "
-                    f"largest force, {forces.max():.1f} eV/Å, is on {self._names([int(forces.argmax())])}; {remedy}"
+                    f"largest force, {forces.max():.1f} eV/Å, is on {self._names([int(forces.argmax())])}"
                 )
 
     def _names(self, atoms: Any) -> str:

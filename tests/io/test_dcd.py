@@ -10,7 +10,7 @@ FRAMES = np.random.default_rng(0).normal(size=(5, 7, 3)).astype(np.float32) * 20
 
 
 def written(path, frames=FRAMES):
-    with DCDWriter(path, 7, 2.0) as out:
+    with DCDWriter(path, 7, 0.5, 4) as out:
         for frame in frames:
             out.write(frame)
     return path
@@ -39,14 +39,25 @@ def test_mdanalysis_reads_places_and_times(tmp_path):
     with DCDFile(str(written(tmp_path / "a.dcd"))) as file:
         assert len(file) == 5
         np.testing.assert_array_equal(file.readframes().xyz, FRAMES)
-        assert file.header["nsavc"] * file.header["delta"] * 48.88821290839617 == pytest.approx(2.0, rel=1e-6)
+        assert (file.header["istart"], file.header["nsavc"]) == (0, 4)
+        assert file.header["delta"] * 48.88821290839617 == pytest.approx(0.5, rel=1e-6)
+
+
+def test_mdanalysis_gives_frames_their_times(tmp_path):
+    pytest.importorskip("MDAnalysis")
+    import MDAnalysis
+
+    universe = MDAnalysis.Universe.empty(7, trajectory=True)
+    universe.load_new(str(written(tmp_path / "a.dcd")))
+    times = [step.time for step in universe.trajectory]
+    np.testing.assert_allclose(times, np.arange(5) * 4 * 0.5e-3, rtol=1e-5, atol=1e-12)  # ps
 
 
 def test_a_run_that_goes_on_writes_the_same_file(tmp_path):
     path = written(tmp_path / "a.dcd", FRAMES[:4])
     with open(path, "ab") as file:
         file.write(b"half of a frame")
-    with DCDWriter(path, 7, frames=2) as out:
+    with DCDWriter(path, 7, 0.5, 4, frames=2) as out:
         for frame in FRAMES[2:]:
             out.write(frame)
     assert path.read_bytes() == written(tmp_path / "b.dcd").read_bytes()

@@ -10,6 +10,7 @@ import pytest
 
 from jaxprot.core.errors import InputError
 from jaxprot.core.units import BOLTZMANN_EV, KCAL_MOL
+from jaxprot.io.dcd import read_frames
 from jaxprot.io.structures import read_structure
 from jaxprot.md import integrators, molecule, simulate
 from jaxprot.md.integrators import Dynamics, Integrator, Restraint
@@ -129,6 +130,25 @@ def test_restraints_hold_and_count_as_energy(structure):
         np.testing.assert_allclose(pull, 0.05, atol=1e-6)
 
 
+def test_a_minimum_without_an_energy_is_none(structure):
+    field, leaves = springs(structure)
+
+    def lost(where):
+        def one(leaves, xyz):
+            terms, forces = field(leaves, xyz)
+            here = jnp.sqrt(jnp.max(jnp.sum(forces**2, -1))) < where
+            return {**terms, "solvent": jnp.where(here, jnp.nan, 0.0)}, forces
+
+        return one
+
+    off = structure.xyz + 0.1 * np.random.default_rng(0).normal(size=structure.xyz.shape)
+    with integrators.wide():
+        with pytest.raises(InputError, match=r"minimisation, [1-9]\d* steps: energy not finite: solvent \(nan\)"):
+            integrators.minimise(lost(0.1), leaves, off, tolerance=1e-3)
+        with pytest.raises(InputError, match="minimisation, 0 steps: energy not finite: solvent"):
+            integrators.minimise(lost(np.inf), leaves, off)
+
+
 def test_minimum_is_found(structure):
     field, leaves = springs(structure)
     off = structure.xyz + 0.1 * np.random.default_rng(0).normal(size=structure.xyz.shape)
@@ -143,7 +163,7 @@ def test_minimum_is_found(structure):
 
 
 CONFIG = SimulationConfig(
-    dynamics=Dynamics(timestep=0.5), steps=45, record=10, equilibration=15, stages=(5.0, 1.0), seed=3
+    dynamics=Dynamics(timestep=0.5), steps=50, record=10, equilibration=15, stages=(5.0, 1.0), seed=3
 )
 
 
@@ -160,11 +180,11 @@ def test_a_run_and_its_files(structure, tmp_path):
     out = simulate.simulate(
         field, leaves, structure, Z, CONFIG, tmp_path, offsets={"springs": -100.0}, report=rows.append
     )
-    assert (out.step, out.frames) == (45, 6) and out.positions.shape == (1, 6, 3)
+    assert (out.step, out.frames) == (50, 6) and out.positions.shape == (1, 6, 3)
     with open(tmp_path / "energies.csv") as file:
         table = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in table] == [-30, -20, -15, -5, 0, 10, 20, 30, 40, 45]
-    assert float(table[-1]["time_ps"]) == 0.0225 and len(rows) == 10
+    assert [int(row["step"]) for row in table] == [-30, -20, -15, -5, 0, 10, 20, 30, 40, 50]
+    assert float(table[-1]["time_ps"]) == 0.025 and len(rows) == 10
     assert float(table[0]["springs_ev"]) == pytest.approx(-100, abs=1e-6)
     for row in table:
         parts = float(row["springs_ev"]) + float(row["restraint_ev"])
@@ -174,6 +194,34 @@ def test_a_run_and_its_files(structure, tmp_path):
     assert trajectory.frames.shape == (6, 6, 3)
     np.testing.assert_allclose(trajectory.frames[-1], out.positions[0], atol=1e-4)
     np.testing.assert_allclose(read_structure(tmp_path / "final.pdb").xyz, out.positions[0], atol=1e-3)
+
+
+def test_mdanalysis_gives_frames_the_times_of_the_table(structure, tmp_path):
+    MDAnalysis = pytest.importorskip("MDAnalysis")
+    field, leaves = springs(structure)
+    simulate.simulate(field, leaves, structure, Z, CONFIG, tmp_path)
+    universe = MDAnalysis.Universe(str(tmp_path / "topology.pdb"), str(tmp_path / "trajectory.dcd"))
+    with open(tmp_path / "energies.csv") as file:
+        told = [float(row["time_ps"]) for row in csv.DictReader(file) if int(row["step"]) >= 0]
+    assert told[:2] == [0, 0.005]
+    np.testing.assert_allclose([frame.time for frame in universe.trajectory], told, rtol=1e-5, atol=1e-12)
+
+
+def test_a_run_that_begins_removes_what_an_earlier_one_left(structure, tmp_path):
+    field, leaves = springs(structure)
+    cfg = dataclasses.replace(CONFIG, steps=10, equilibration=0)
+    two = dataclasses.replace(cfg, replicas=2)
+    out = simulate.simulate(field, leaves, structure, Z, two, tmp_path)
+    for number, xyz in enumerate(out.positions):  # each replica has its end
+        np.testing.assert_allclose(read_structure(tmp_path / f"final_{number:02d}.pdb").xyz, xyz, atol=1e-3)
+    assert not (tmp_path / "final.pdb").exists()
+    for name in ("last.pdb", "trajectory_07.dcd", "trajectory_aligned.dcd", "notes.txt"):
+        (tmp_path / name).write_text("older")
+    simulate.simulate(field, leaves, structure, Z, two, tmp_path, resume=True)
+    assert (tmp_path / "trajectory_07.dcd").exists()
+    simulate.simulate(field, leaves, structure, Z, cfg, tmp_path)
+    kept = {"trajectory_aligned.dcd", "notes.txt"}
+    assert set(files(tmp_path)) == {"trajectory.dcd", "topology.pdb", "energies.csv", "final.pdb"} | kept
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -203,9 +251,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(structure, tmp_path, rep
         simulate.simulate(field, leaves, structure, Z, cfg, folder, resume=True)
         assert files(folder) == files(tmp_path / "whole")
     done = simulate.simulate(field, leaves, structure, Z, cfg, folder, resume=True)
-    assert done.step == 45 and files(folder) == files(tmp_path / "whole")
-    longer = simulate.simulate(field, leaves, structure, Z, dataclasses.replace(cfg, steps=60), folder, resume=True)
-    assert longer.step == 60 and longer.frames == 8
+    assert done.step == 50 and files(folder) == files(tmp_path / "whole")
+    longer = simulate.simulate(field, leaves, structure, Z, dataclasses.replace(cfg, steps=70), folder, resume=True)
+    assert longer.step == 70 and longer.frames == 8
 
 
 def test_only_the_same_run_goes_on(structure, tmp_path):
@@ -236,6 +284,50 @@ def test_a_broken_bond_stops_the_run_and_the_last_good_state_stays(structure, tm
     with np.load(tmp_path / simulate.STATE) as state:
         assert 0 <= state["step"] < 400
         assert len((tmp_path / "energies.csv").read_text().splitlines()) == state["rows"] + 1
+        step = int(state["step"])
+    last = read_structure(tmp_path / "last.pdb").xyz
+    np.testing.assert_allclose(last, read_frames(tmp_path / "trajectory.dcd")[-1], atol=1e-3)
+    assert not (tmp_path / "final.pdb").exists()
+    (tmp_path / "last.pdb").unlink()
+    told = rf"repeat it: start in another folder .*\(step {step}\), .*last\.pdb, with a smaller --timestep"
+    with pytest.raises(RunawayError, match=told):
+        simulate.simulate(torn, leaves * 0.05, structure, Z, cfg, tmp_path, resume=True)
+    np.testing.assert_array_equal(read_structure(tmp_path / "last.pdb").xyz, last)
+
+
+def test_bonds_are_those_given(structure, tmp_path):
+    field, leaves = springs(structure)
+
+    def torn(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        return terms, forces.at[5].add(jnp.array([4.0, 0, 0]))
+
+    cfg = dataclasses.replace(CONFIG, steps=200, equilibration=0, runaway=1e6)
+    none = np.zeros((0, 2), int)
+    out = simulate.simulate(torn, leaves * 0.05, structure, Z, cfg, tmp_path / "a", bonds=none)
+    assert np.linalg.norm(out.positions[0, 5] - out.positions[0, 1]) > 2
+    with pytest.raises(RunawayError, match="bond A MOH 1 H1 - A MOH 1 HO is"):
+        simulate.simulate(torn, leaves * 0.05, structure, Z, cfg, tmp_path / "b", bonds=np.array([[2, 5]]))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at the start", "on the way"])
+def test_an_energy_that_is_none_stops_the_run(structure, tmp_path, late):
+    field, leaves = springs(structure)
+    first = np.asarray(structure.xyz, np.float64)
+
+    def lost(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        here = jnp.abs(xyz - first).max() > 1e-6 if late else True
+        return {**terms, "solvent": jnp.where(here, jnp.nan, 0.0)}, forces
+
+    cfg = dataclasses.replace(CONFIG, steps=20, equilibration=0, replicas=2)
+    step = 10 if late else 0
+    with pytest.raises(RunawayError, match=rf"step {step}, replica 0: energy not finite: solvent \(nan\); ") as told:
+        simulate.simulate(lost, leaves, structure, Z, cfg, tmp_path)
+    assert ("last_00.pdb (each replica has one" in str(told.value)) == late
+    assert ("atoms that are too close" in str(told.value)) != late
+    for name in ("last_00.pdb", "last_01.pdb"):
+        assert (tmp_path / name).exists() == late
 
 
 def test_heat_and_numbers_that_are_none_stop_the_run(structure, tmp_path):
@@ -253,7 +345,7 @@ def test_heat_and_numbers_that_are_none_stop_the_run(structure, tmp_path):
         terms, forces = field(leaves, xyz)
         return terms, forces.at[2].set(jnp.nan)
 
-    with pytest.raises(RunawayError, match="step 0: A MOH 1 H1 not finite"):
+    with pytest.raises(RunawayError, match="step 0: A MOH 1 H1 not finite; the run begins so: look at"):
         simulate.simulate(broken, leaves, structure, Z, cfg, tmp_path / "b")
 
 
@@ -268,7 +360,9 @@ def test_springs_of_equilibration_are_those_of_the_stages(structure, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": -1}, {"record": 0}, {"replicas": 0}, {"runaway": 1.0}], ids=lambda w: next(iter(w))
+    "wrong",
+    [{"steps": -1}, {"steps": 150}, {"record": 0}, {"replicas": 0}, {"runaway": 1.0}],
+    ids=lambda w: "-".join(map(str, *w.items())),
 )
 def test_numbers_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
