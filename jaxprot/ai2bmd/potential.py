@@ -194,6 +194,14 @@ class Potential:
         """
         return self.energy, self.leaves
 
+    def energy_fn(self) -> Callable[..., Float[Array, ""]]:
+        """The form of jax-md: a function of positions R (N, 3) in Å, other keywords unused, in eV without references.
+
+        Positions move freely (`jax_md.space.free`); masses are `jaxprot.md.molecule.masses(potential.z)` in u, and a
+        femtosecond is `jaxprot.core.units.FEMTOSECOND`. The weights become constants of whatever is compiled.
+        """
+        return lambda R, **_: self.energy(self.leaves, R)
+
     def energy(self, leaves: Leaves, xyz: Float[Array, "n 3"]) -> Float[Array, ""]:
         """Sum of the terms in eV, without references."""
         total: Any = 0.0

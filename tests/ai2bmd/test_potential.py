@@ -209,6 +209,18 @@ def test_options_that_make_no_sense(network, alanine, wrong, message):
         predict.Predictor(network).potential(alanine, **wrong)
 
 
+def test_an_energy_for_jax_md(small, alanine):
+    from jax_md import minimize, quantity, space
+
+    energy = small.energy_fn()
+    xyz = jnp.asarray(alanine.xyz)
+    with jax.enable_x64(False):
+        forces = jax.jit(quantity.force(energy))(xyz)
+        np.testing.assert_allclose(forces, small.evaluate().total_forces, atol=2e-3)
+        init, step = minimize.gradient_descent(energy, space.free()[1], 1e-4)
+        assert float(energy(step(init(xyz)))) < float(energy(xyz))
+
+
 def test_positions_that_make_no_sense(small, network, alanine):
     with pytest.raises(InputError, match="expected"):
         small.evaluate(np.zeros((3, 3)))
