@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,11 +64,12 @@ def simulate(options: SimulateOptions) -> int:
 
     Writes particles.star and particles.mrcs (readable by RELION and by `jaxprot cryostar fit`), truth.npz (conformation
     of each particle, coordinates of all), ensemble.pdb (residues as beads), reference.pdb (MODEL with all atoms, placed
-    at the origin, to give to `fit --reference`) and run.json.
+    at the origin, to give to `fit --reference`) and run.json. Models that a PDB file cannot hold are .cif files.
     """
     import jax
 
     from jaxprot.cryostar import simulate as simulation
+    from jaxprot.io.outputs import RunDirectory
     from jaxprot.io.structures import read_structure, write_structure
     from jaxprot.io.trajectories import from_models, read_trajectory
 
@@ -90,6 +92,7 @@ def simulate(options: SimulateOptions) -> int:
         )
     except ValueError as error:
         raise InputError(str(error)) from error
+    home = RunDirectory(options.output, options.overwrite)
     whole = read_structure(options.model, models="all")
     first = whole.first_model().first_altlocs()
     if options.trajectory is not None:
@@ -101,15 +104,26 @@ def simulate(options: SimulateOptions) -> int:
         ensemble = simulation.ensemble_of(from_models(whole), align=options.align)
     else:
         ensemble = simulation.along_modes(first, options.frames, modes=options.modes, amplitude=options.amplitude)
+    reference = simulation.placed(first, ensemble)
     made = simulation.simulate(
         ensemble.frames, ensemble.beads.electrons, options.particles, cfg, key=jax.random.key(options.seed)
     )
-    written = simulation.write_simulation(made, ensemble, options.output, overwrite=options.overwrite)
-    write_structure(simulation.placed(first, ensemble), options.output / "reference.pdb")
+    # particles.star is the last to be written: a folder that has it is complete.
+    home.file("particles.star").unlink(missing_ok=True)
+    for stem in ("reference", "ensemble"):  # of an earlier simulation, perhaps in the other format
+        for suffix in ("pdb", "cif"):
+            home.file(f"{stem}.{suffix}").unlink(missing_ok=True)
+    try:
+        write_structure(reference, home.file("reference.pdb"))
+        model = "reference.pdb"
+    except InputError:  # long names or far atoms, which mmCIF can hold
+        write_structure(reference, home.file("reference.cif"))
+        model = "reference.cif"
+    written = simulation.write_simulation(made, ensemble, options.output, overwrite=True)
     inputs = [path for path in (options.model, options.to, options.trajectory) if path is not None]
     timings = {"total": time.perf_counter() - begin}
     record(options, options.output, "cryostar simulate", inputs=inputs, timings=timings)
-    print(f"{options.output}: {', '.join([*written, 'reference.pdb'])}")
+    print(f"{options.output}: {', '.join([*written, model])}")
     return 0
 
 
@@ -173,6 +187,7 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
     """One run; an exit code where it was stopped."""
     from jaxprot.cli.train import Note, reporter
     from jaxprot.cryostar import predict
+    from jaxprot.cryostar.maps import forget_images
     from jaxprot.cryostar.results import write_models
     from jaxprot.io.outputs import RunDirectory
     from jaxprot.train.loop import fit as train
@@ -184,7 +199,8 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
         cfg = _held(options, run, subset)
     else:
         RunDirectory(run, options.overwrite or options.resume)
-        if not options.overwrite and (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
+        strange = not (run / "config.yaml").is_file()  # nothing says that they are of this command
+        if strange and (run / "ckpt").is_dir() and any((run / "ckpt").iterdir()):
             raise InputError(f"{run}: holds checkpoints, but no config.yaml of their run; give another folder")
         cfg = _config(options, run, subset)
     task, parallel = cfg.task, Parallel(options.parallel)
@@ -195,8 +211,7 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
         if not options.no_checks:
             _check_files(task)
         if options.overwrite:
-            for name in ("settings.json", "images.npy"):
-                (run / "images" / name).unlink(missing_ok=True)
+            forget_images(run / "images")
     with _counted("images") as progress:
         task.ready(progress)
     if not resumed:
@@ -353,20 +368,17 @@ def _told(options: FitOptions, cfg: Any) -> FitOptions:
 
 
 def _forget(run: Path) -> None:
-    """Removes what an earlier training has left in a folder and what would be taken for this one's."""
-    for name in ("config.yaml", "run.json", "metrics.jsonl", "latents.npy", "best.safetensors"):
-        (run / name).unlink(missing_ok=True)
-    _remove(run / "ckpt")
-
-
-def _remove(path: Path) -> None:
-    """Removes a folder with what it holds, of a link the link alone."""
+    """Removes what an earlier training has left in a folder, and what would be taken for this one's."""
     import shutil
 
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.is_dir():
-        shutil.rmtree(path)
+    notes = [run / name for name in ("config.yaml", "settings.json")]
+    if (run / "ckpt").is_dir() and any(path.is_file() for path in notes):
+        shutil.rmtree(run / "ckpt")
+    names = ("run.json", "metrics.jsonl", "latents.npy", "best.safetensors")
+    broken_off = [path for name in names for path in run.glob(f".part-*-{name}")]
+    # The notes last, so that a removal that was interrupted can be taken up again.
+    for path in (*broken_off, *(run / name for name in names), *notes):
+        path.unlink(missing_ok=True)
 
 
 def _check_files(task: Any) -> None:
@@ -453,11 +465,13 @@ def analyze(options: AnalyzeOptions) -> int:
 def _analyzed(options: AnalyzeOptions, run: Path, home: Path) -> tuple[Any, Any]:
     """One run; its predictor and latents."""
     from jaxprot.cryostar import predict
+    from jaxprot.cryostar.landscape import check_sizes
     from jaxprot.cryostar.results import Heterogeneity
     from jaxprot.io.outputs import RunDirectory
 
     begin = time.perf_counter()
     RunDirectory(home, options.overwrite)
+    check_sizes(options.components, options.points, options.clusters)
     predictor = predict.load(run)
     latents = predictor.read_latents(run / "latents.npy")
     result = Heterogeneity.of(
@@ -536,16 +550,20 @@ def density(options: DensityOptions) -> int:
 def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
     """Maps of one run: (network, predictor, latents, choice, pixel); an exit code where it was stopped."""
     from jaxprot.cli.train import reporter
+    from jaxprot.core.errors import OutputError
     from jaxprot.cryostar import maps, predict
-    from jaxprot.cryostar.results import Heterogeneity, write_models, write_views
+    from jaxprot.cryostar.landscape import check_sizes
+    from jaxprot.cryostar.results import Heterogeneity, clear_maps, write_models, write_views
     from jaxprot.io.maps import write_map
-    from jaxprot.io.outputs import RunDirectory, keep_settings
+    from jaxprot.io.outputs import RunDirectory, keep_settings, sha256
     from jaxprot.train.loop import fit as train
     from jaxprot.train.parallel import Parallel
 
     begin = time.perf_counter()
     if not options.resume:
         RunDirectory(home, options.overwrite)
+    check_sizes(options.components, options.points, options.clusters)
+    fresh = options.overwrite and not options.resume
     predictor = predict.load(run)
     latents = predictor.read_latents(run / "latents.npy")
     with _counted("images") as progress:
@@ -560,6 +578,7 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
             lr=options.lr,
             mask=options.mask,
             seed=options.seed,
+            fresh=fresh,
             progress=progress,
         )
     parallel = Parallel(options.parallel)
@@ -568,8 +587,18 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
     header = maps.header(cfg)
     # Orbax, metrics and settings of the training lie apart from the maps.
     work = home / "training"
+    if fresh:
+        _forget(work)
     chosen = {"lr": options.lr, "batch": options.batch, "seed": options.seed, "run": run.absolute()}
-    keep_settings(work, {**header, **chosen})
+    # A run that has gone on gives other latents, which this network has not been trained on.
+    made = {
+        "latents of the run": hashlib.sha256(latents.tobytes()).hexdigest(),
+        "weights of the run": sha256(run / "best.safetensors"),
+    }
+    try:
+        keep_settings(work, {**header, **chosen, **made})
+    except OutputError as error:
+        raise OutputError(f"{error}, or begin anew with --overwrite and without --resume") from error
     print(f"{home}: {cfg.steps} steps on {parallel}", file=sys.stderr)
     with reporter(cfg.steps, parallel.first) as report:
         try:
@@ -586,6 +615,7 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
         clusters=options.clusters, seed=options.seed,
     )  # fmt: skip
     choice, fits = maps.chosen(result), []
+    clear_maps(home)
     for name, row, frame in zip(choice.names, choice.rows, choice.frames, strict=True):
         volume = maps.volume_of(net, latents[row], pixel, name)
         write_map(volume, home / f"{name}.mrc")
@@ -597,16 +627,17 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
     write_views(home)
     inputs = [run / "best.safetensors", run / "latents.npy"]
     record(options, home, "cryostar density", inputs=inputs, timings={"total": time.perf_counter() - begin})
-    best = min(fit.resolution for fit in fits)
-    print(f"{home}: {len(fits)} maps; map-model FSC 0.5 at {best:.2f} Å at best (resolution.csv)")
+    print(f"{home}: {len(fits)} maps; map-model FSC 0.5: {maps.best(fits)} (resolution.csv)")
     return net, predictor, latents, choice, pixel
 
 
 def _half_maps(options: DensityOptions, found: list[Any], home: Path) -> None:
     """Compares the maps of conformations that both halves have."""
     from jaxprot.cryostar import maps
+    from jaxprot.cryostar.results import clear_maps
 
     (net, _, latents, choice, pixel), (other, predictor, others, _, _) = found
+    clear_maps(home)
     fits = []
     for name, row, there in zip(
         choice.names, choice.rows, maps.matched(predictor.decode, others, choice.frames), strict=True
@@ -614,8 +645,7 @@ def _half_maps(options: DensityOptions, found: list[Any], home: Path) -> None:
         first = maps.volume_of(net, latents[row], pixel, name)
         fits.append(maps.map_map(first, maps.volume_of(other, others[there], pixel, name)))
     _write_fits(fits, home, "half_", "fsc_0.143_angstrom", options.format)
-    best = min(fit.resolution for fit in fits)
-    print(f"{home}: half-set FSC 0.143 at {best:.2f} Å at best (half_resolution.csv)")
+    print(f"{home}: half-set FSC 0.143: {maps.best(fits)} (half_resolution.csv)")
 
 
 def _write_fits(fits: Any, home: Path, prefix: str, column: str, format: Any) -> None:  # noqa: A002
@@ -625,7 +655,9 @@ def _write_fits(fits: Any, home: Path, prefix: str, column: str, format: Any) ->
     from jaxprot.io.tables import write_table
 
     write_table(maps.table(fits), home / f"{prefix}fsc", format)
-    rows = {"volume": np.array([fit.name for fit in fits]), column: np.round([fit.resolution for fit in fits], 3)}
+    resolution = np.array([fit.resolution for fit in fits], np.float64)
+    resolution[~np.isfinite(resolution)] = np.nan  # an empty cell
+    rows = {"volume": np.array([fit.name for fit in fits]), column: np.round(resolution, 3)}
     write_table(rows, home / f"{prefix}resolution", format)
 
 

@@ -131,8 +131,9 @@ def analyse(
       seed: of the clusters and of UMAP.
 
     Raises:
-      InputError: no latents, or some that are not finite.
+      InputError: no latents, some that are not finite, or numbers that `check_sizes` refuses.
     """
+    check_sizes(components, points, clusters)
     latents = _checked(latents)
     fitted = pca(latents)
     scores = fitted.project(latents)
@@ -147,6 +148,13 @@ def analyse(
         plane=plane,
         plane_kind=kind,
     )
+
+
+def check_sizes(components: int, points: int, clusters: int) -> None:
+    """Raises InputError for a number of traversals below 0, or of their steps or of groups below 1."""
+    for name, value, least in (("components", components, 0), ("points", points, 1), ("clusters", clusters, 1)):
+        if value < least:
+            raise InputError(f"{value} {name}: give at least {least}")
 
 
 def pca(points: np.ndarray) -> PCA:
@@ -208,7 +216,11 @@ def kmeans(latents: np.ndarray, clusters: int = 10, *, starts: int = 10, rounds:
     Returns:
       Groups without empty ones, in the order of a tree of their centres (average linkage). Where there are fewer
       different latents than groups were asked for, there are fewer groups, and a warning is logged.
+
+    Raises:
+      InputError: no latents, some that are not finite, or no clusters.
     """
+    check_sizes(0, 1, clusters)
     points = np.asarray(_checked(latents), np.float64)
     # Where that many different ones are among the first some, the others need no look.
     head = np.unique(points[: 100 * clusters], axis=0)

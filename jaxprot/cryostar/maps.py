@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -37,6 +38,7 @@ def settings(
     lr: float = 1e-4,
     mask: float = 0.85,
     seed: int = 0,
+    fresh: bool = False,
     progress: Any = None,
 ) -> TrainConfig:
     """Training of densities on the particles of a run, with the published optimiser.
@@ -52,6 +54,7 @@ def settings(
       lr: learning rate.
       mask: radius of the frequencies that are modelled, 1 being the Nyquist frequency.
       seed: of everything random.
+      fresh: remove what the cache holds first, if the numbers make sense.
       progress: see `images.prepare`.
 
     Raises:
@@ -65,20 +68,23 @@ def settings(
             f"{epochs} epochs, {batch} particles a step: give at least 1 and at most {len(latents)} of these"
         )
     side = min(int(task.stack.side.max()) or _LARGEST, _LARGEST) if side is None else side
+    try:
+        model = DensityConfig(side=side, latent=latents.shape[1], hidden=hidden, mask=mask)
+        optim = OptimConfig(
+            name="adamw", lr=lr, b1=0.9, b2=0.999, weight_decay=0.01, schedule="constant", warmup=0, clip=None, ema=0.0
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if fresh:
+        forget_images(cache)
     held = task.prepared
     if side != held.side or task.downsampling != "fourier":
         held = prepare(task.stack, cache, side=side, invert=task.invert, progress=progress)
     data = density_data(held.images, held.rotations, held.shifts, held.ctf, held.pixel, latents)
-    try:
-        model = DensityConfig(side=side, latent=latents.shape[1], hidden=hidden, mask=mask)
-    except ValueError as error:
-        raise InputError(str(error)) from error
     steps = epochs * max(1, len(latents) // batch)
     return TrainConfig(
         task=DensityTask(data=data, model=model, size=batch, ctf=task.ctf, shift="exact"),
-        optim=OptimConfig(
-            name="adamw", lr=lr, b1=0.9, b2=0.999, weight_decay=0.01, schedule="constant", warmup=0, clip=None, ema=0.0
-        ),
+        optim=optim,
         steps=steps,
         seed=seed,
         micro=1,
@@ -86,6 +92,13 @@ def settings(
         save_every=max(1, steps // min(epochs, 20)),
         log_every=max(1, min(100, steps // 20)),
     )
+
+
+def forget_images(cache: str | os.PathLike) -> None:
+    """Removes what `images.prepare` has left in a folder, and nothing else that may lie there."""
+    broken_off = pathlib.Path(cache).glob(".part-*-images.npy")
+    for path in (*broken_off, *(pathlib.Path(cache) / name for name in ("images.npy", "settings.json"))):
+        path.unlink(missing_ok=True)
 
 
 def header(cfg: TrainConfig) -> dict[str, Any]:
@@ -154,6 +167,12 @@ def map_map(first: Volume, second: Volume, threshold: float = 0.143) -> Fit:
     """Agreement of two maps on one grid."""
     curve = metrics.fsc(first.data, second.data, first.voxel)
     return Fit(first.name, metrics.resolution(curve, threshold), curve.frequency, curve.correlation)
+
+
+def best(fits: Sequence[Fit]) -> str:
+    """The finest resolution of several comparisons, in words."""
+    finest = min(one.resolution for one in fits)
+    return f"{finest:.2f} Å at best" if np.isfinite(finest) else "no agreement; train longer"
 
 
 def table(fits: Sequence[Fit]) -> dict[str, np.ndarray]:

@@ -33,6 +33,10 @@ _DONE = "analysis.json"
 _OWN = re.compile(
     r"(pca-\d+|kmeans|mobility)\.(pdb|cif)|view\.(pml|cxc)|landscape\.png|(clusters|mobility)\.(csv|parquet)"
 )
+_MAPS = re.compile(
+    r"vol_(kmeans|pca_\d+)_\d+\.mrc|(half_)?(fsc|resolution)\.(csv|parquet)|(pca-\d+|kmeans)\.(pdb|cif)"
+    r"|view\.(pml|cxc)"
+)
 
 
 def models_of(frames: np.ndarray, beads: Beads, values: np.ndarray | None = None) -> Structure:
@@ -285,7 +289,7 @@ def write_views(folder: str | os.PathLike) -> list[str]:
     still = [home / f"mobility.{suffix}" for suffix in ("pdb", "cif") if (home / f"mobility.{suffix}").exists()]
     maps = sorted(home.glob("vol*.mrc"))
     pml = ["# PyMOL: open this file from its folder (`pymol view.pml`).", "# Arrow keys step, `mplay` plays."]
-    cxc = ["# ChimeraX: open this file. The slider steps through the conformations."]
+    cxc = ["# ChimeraX: open this file. Sliders step through conformations and maps; `coordset #1 1,N` plays."]
     pml += ["set cartoon_trace_atoms, 1", "set ribbon_trace_atoms, 1"]
     for place, path in enumerate([*models, *still]):
         name = path.stem.replace("-", "_")
@@ -304,22 +308,53 @@ def write_views(folder: str | os.PathLike) -> list[str]:
         cxc += [f"open {path.name}", f"transparency #{first + place} 60"]
         if place:
             pml += [f"disable {name}_mesh"]
-            cxc += [f"hide #{first + place} models"]
+    cxc += _map_series(maps, first)
+    cxc += [f"hide #{first + place} models" for place in range(1, len(maps))]
     pml += ["bg_color white"]
     cxc += ["style ball", "set bgColor white", "lighting soft"]
     if models:
         name = models[0].stem.replace("-", "_")
         pml += [f"orient {name}", f"mset 1 -{_models_in(models[0])}", "mplay"]
-        cxc += ["view #1", "coordset slider #1"]
+        cxc += ["view #1"]
+        for place, path in enumerate(models):
+            if path.stem.startswith("pca-") and (count := _models_in(path)) > 1:
+                cxc += [f"coordset #{place + 1} 1,{count}"]
+        cxc += ["coordset slider #1"]
     write_text(home / "view.pml", "\n".join(pml) + "\n")
     write_text(home / "view.cxc", "\n".join(cxc) + "\n")
     return ["view.pml", "view.cxc"]
+
+
+def _map_series(maps: list[pathlib.Path], first: int) -> list[str]:
+    """ChimeraX's commands for the maps along each component: one contour level, and a slider that shows one of them.
+
+    Args:
+      maps: in the order in which they are opened.
+      first: number of the first one's model.
+    """
+    series: dict[str, list[int]] = {}
+    for place, path in enumerate(maps):
+        if found := re.fullmatch(r"(vol_pca_\d+)_\d+", path.stem):
+            series.setdefault(found[1], []).append(first + place)
+    lines = []
+    for numbers in series.values():
+        if len(numbers) > 1:  # of one component they are neighbours
+            lines += [f"volume #{numbers[0]}-{numbers[-1]} sdLevel 3", f"mseries slider #{numbers[0]}-{numbers[-1]}"]
+    return lines
 
 
 def _models_in(path: pathlib.Path) -> int:
     from jaxprot.io.structures import read_structure
 
     return len(np.unique(read_structure(path, models="all").model))
+
+
+def clear_maps(folder: str | os.PathLike) -> None:
+    """Removes the maps, models and tables of an earlier `jaxprot cryostar density`, which may have been more."""
+    home = pathlib.Path(folder)
+    for path in home.iterdir() if home.is_dir() else ():
+        if _MAPS.fullmatch(path.name):
+            path.unlink()
 
 
 def _clear(home: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import shutil
 
 import numpy as np
+import pytest
 
 from jaxprot.cli.main import main
 from jaxprot.cryostar import predict
@@ -36,10 +37,60 @@ def test_maps_of_a_run(run, tmp_path, capsys):
     assert "vol_kmeans_000.mrc" in (home / "view.cxc").read_text()
     assert main(["cryostar", "density", str(run), "-o", str(home), *SMALL]) == 2
     assert "already" in capsys.readouterr().err
+    # Fewer maps of the same network leave none of the others behind.
+    (home / "vol_mine.mrc").write_bytes(b"")
+    fewer = [*SMALL, "--clusters", "2", "--format", "parquet"]
+    assert main(["cryostar", "density", str(run), "-o", str(home), *fewer, "--resume"]) == 0
+    assert sorted(path.stem for path in home.glob("vol_kmeans*.mrc")) == names[:2]
+    assert not (home / "fsc.csv").exists() and (home / "fsc.parquet").exists() and (home / "vol_mine.mrc").exists()
+    assert "vol_kmeans_002" not in (home / "view.cxc").read_text()
     assert main(["cryostar", "density", str(run), "-o", str(tmp_path / "b"), *SMALL, "--batch", "1000"]) == 2
     assert "at most 48" in capsys.readouterr().err
     assert main(["cryostar", "density", str(tmp_path / "nothing")]) == 2
     assert "not the folder of a run" in capsys.readouterr().err
+
+
+def test_maps_of_a_run_that_has_gone_on(run, tmp_path, capsys):
+    """A network that was trained on other latents is not used, and --overwrite replaces it."""
+    shutil.copytree(run, tmp_path / "run")
+    home = tmp_path / "run" / "density"
+    path = tmp_path / "run" / "latents.npy"
+    latents = predict.load(run).write_latents(path)
+    words = ["cryostar", "density", str(tmp_path / "run"), *SMALL, "--epochs", "1"]
+    assert main(words) == 0
+    before = (home / "training" / "best.safetensors").read_bytes()
+    np.save(path, latents[:, ::-1])
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "made with other settings (latents of the run)" in told and "--overwrite" in told
+    assert main([*words, "--overwrite", "--hidden", "0"]) == 2
+    assert (home / "training" / "best.safetensors").read_bytes() == before
+    assert main([*words, "--overwrite", "--side", "12"]) == 0
+    assert (home / "training" / "best.safetensors").read_bytes() != before
+    assert read_map(home / "vol_kmeans_000.mrc").data.shape == (12,) * 3
+
+
+@pytest.mark.parametrize(
+    "words", [["--points", "0"], ["--clusters", "0"], ["--clusters", "-3"], ["--components", "-1"]]
+)
+@pytest.mark.parametrize("command", ["analyze", "density"])
+def test_numbers_that_make_no_sense(run, tmp_path, capsys, command, words):
+    assert main(["cryostar", command, str(run), "-o", str(tmp_path / "out"), *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{words[1]} {words[0][2:]}: give at least" in told and "internal" not in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_that_agree_with_nothing(tmp_path):
+    from jaxprot.cli.cryostar import _write_fits
+    from jaxprot.cryostar import maps
+
+    frequency = np.array([0.0, 0.1])
+    fits = [maps.Fit(name, value, frequency, frequency) for name, value in (("a", np.inf), ("b", 4.5))]
+    _write_fits(fits, tmp_path, "", "angstrom", "csv")
+    assert [row["angstrom"] for row in table(tmp_path / "resolution.csv")] == ["", "4.5"]
+    assert maps.best(fits) == "4.50 Å at best" and maps.best(fits[:1]) == "no agreement; train longer"
 
 
 def test_maps_of_half_sets_are_compared(run, tmp_path, capsys):
