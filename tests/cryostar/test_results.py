@@ -138,7 +138,21 @@ def test_scripts_name_what_is_there(made, tmp_path):
     write_map(Volume(np.ones((4, 4, 4)), 2.0, np.zeros(3)), home / "vol_000.mrc")
     results.write_views(home)
     assert "load vol_000.mrc, vol_000" in (home / "view.pml").read_text()
-    assert "open vol_000.mrc\ntransparency #6 60" in (home / "view.cxc").read_text()
+    cxc = (home / "view.cxc").read_text()
+    assert "open vol_000.mrc\ntransparency #6 60" in cxc and "mseries" not in cxc
+    # pca-1, pca-2 and pca-3 are the models 1 to 3, kmeans and mobility 4 and 5.
+    assert [line for line in cxc.splitlines() if line.startswith("coordset #")] == [
+        f"coordset #{k} 1,10" for k in (1, 2, 3)
+    ]
+    for name in ("vol_pca_1_000", "vol_pca_1_001", "vol_pca_2_000", "vol_pca_2_001", "vol_pca_3_000"):
+        write_map(Volume(np.ones((4, 4, 4)), 2.0, np.zeros(3)), home / f"{name}.mrc")
+    results.write_views(home)
+    lines = (home / "view.cxc").read_text().splitlines()
+    start = lines.index("volume #7-8 sdLevel 3")
+    assert lines[start + 1 : start + 4] == ["mseries slider #7-8", "volume #9-10 sdLevel 3", "mseries slider #9-10"]
+    assert lines.index("open vol_pca_1_000.mrc") < lines.index("open vol_pca_2_001.mrc") < start
+    hidden = [int(line.split()[1][1:]) for line in lines[start:] if line.startswith("hide")]
+    assert hidden == [7, 8, 9, 10, 11]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert results.write_views(empty) == ["view.pml", "view.cxc"]
