@@ -11,8 +11,8 @@ poses and CTF of a consensus refinement, and the reference has to be docked into
 
 All that is wrong is listed with its remedy (exit code 2). Then `jaxprot cryostar fit --experiment
 experiments/cryostar/ENTRY.py` trains, or goes on with what was stopped, and `jaxprot cryostar analyze` shows the
-result. Pixel sizes and boxes are those of the published settings (Nature Methods 2024, doi
-10.1038/s41592-024-02486-1).
+result. `OUTPUT/settings.json` notes the options; a run goes on with the same ones alone, but for `--steps`. Pixel sizes
+and boxes are those of the published settings (Nature Methods 2024, doi 10.1038/s41592-024-02486-1).
 """
 
 from __future__ import annotations
@@ -129,6 +129,27 @@ def check_reference(path: pathlib.Path, args: argparse.Namespace, side: int, pix
     return (structure if args.from_corner else None), []
 
 
+def keep(output: pathlib.Path, settings: dict[str, Any]) -> bool:
+    """Notes what a run is made with, which holds for it once its training has begun.
+
+    Returns:
+      Whether the folder holds an attempt with other settings that ended before its training, as one does whose contrast
+      or pixel size is found to be wrong.
+
+    Raises:
+      OutputError: the run there has other settings.
+    """
+    from jaxprot.io.outputs import keep_settings, write_json
+
+    note, begun = output / "settings.json", (output / "run" / "config.yaml").exists()
+    before = note.read_bytes() if note.is_file() else None
+    if begun or not output.is_dir():
+        keep_settings(output, settings)
+        return False
+    write_json(note, settings)
+    return (output / "run").is_dir() and note.read_bytes() != before
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     output = args.output or pathlib.Path("runs") / args.entry
 
     from jaxprot.cli import options
-    from jaxprot.core.errors import InputError
+    from jaxprot.core.errors import InputError, OutputError
 
     options.start(options.Compute())
     from jaxprot.cli.main import main as jaxprot
@@ -181,6 +202,15 @@ def main(argv: list[str] | None = None) -> int:
     print(f"EMPIAR-{args.entry} ({entry.what}): particles and reference can be used")
     if args.check:
         return 0
+    chosen = {name: value for name, value in vars(args).items() if name not in ("output", "steps", "check")}
+    files = {"particles": particles.absolute(), "reference": reference.absolute()}
+    if args.dataset_dir is not None:
+        files["dataset_dir"] = args.dataset_dir.absolute()
+    try:
+        changed = keep(output, {**chosen, **files})
+    except OutputError as error:
+        print(f"EMPIAR-{args.entry} ({entry.what}): {error}, or the settings of before", file=sys.stderr)
+        return 2
     if structure is not None:
         reference = RunDirectory(output, overwrite=True).file("centred.cif")
         write_structure(structure, reference)
@@ -192,6 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         words += [] if value is None else [f"--{name.replace('_', '-')}", value]
     words += ["--side", side] if side < load_experiment(experiment).task.side else []
     words += ["--invert"] if args.invert else []
+    words += ["--overwrite"] if changed else []  # the images of the attempt before
     for setting in args.set:
         words += ["--set", setting]
     if code := jaxprot(["cryostar", "fit", *map(str, words)]):

@@ -110,6 +110,24 @@ def test_simulation_of_an_ensemble_and_between_two_models(run, stack, tmp_path):
     assert (tmp_path / "line" / "particles.mrcs").read_bytes() == same
 
 
+def test_a_model_that_a_pdb_file_cannot_hold(run, stack, example, tmp_path):
+    """Its reference is an mmCIF file, and takes the place of an earlier one; particles and all else are the same."""
+    import dataclasses
+
+    from jaxprot.io.structures import write_structure
+
+    first = read_structure(example("chignolin")).first_model()
+    model = dataclasses.replace(first, chain_id=np.array(["AAA"] * len(first.chain_id), "U8"))
+    write_structure(model, tmp_path / "long.cif")
+    sizes = ["-n", 4, "--side", SIDE, "--pixel-size", 2, "--frames", 2, "-o", tmp_path / "sim"]
+    assert run("cryostar", "simulate", example("chignolin"), *sizes).code == 0
+    done = run("cryostar", "simulate", tmp_path / "long.cif", *sizes, "--overwrite")
+    assert done.code == 0 and "reference.cif" in done.out
+    expected = {name.replace("pdb", "cif") for name in STACK}
+    assert names(tmp_path / "sim") == expected
+    assert set(read_structure(tmp_path / "sim" / "reference.cif").chain_id) == {"AAA"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -200,6 +218,25 @@ def test_what_a_run_was_begun_with_may_be_given_again_and_is_noted(fitted, input
     assert told.particles == stack / "particles.star" and told.reference == stack / "reference.pdb"
     assert told.low_pass == 5 and told.steps == 20 and told.given_seed == 0 and not told.invert
     assert held()[0].steps == 8
+
+
+def test_the_script_for_empiar_goes_on_with_the_same_options_alone(root, tmp_path):
+    """What is found wrong before the training may be mended; afterwards a run keeps what it was begun with."""
+    import runpy
+
+    from jaxprot.core.errors import OutputError
+
+    keep = runpy.run_path(str(root / "scripts" / "cryostar_empiar.py"))["keep"]
+    home = tmp_path / "out"
+    wrong, right = ({"invert": invert, "particles": tmp_path / "a.star"} for invert in (True, False))
+    assert keep(home, wrong) is False
+    (home / "run" / "images").mkdir(parents=True)
+    assert keep(home, wrong) is False  # the prepared images can be used
+    assert keep(home, right) is True
+    (home / "run" / "config.yaml").write_text("")
+    assert keep(home, right) is False
+    with pytest.raises(OutputError, match=r"made with other settings \(invert\)"):
+        keep(home, wrong)
 
 
 @pytest.fixture(scope="module")
