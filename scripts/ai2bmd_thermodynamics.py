@@ -48,12 +48,16 @@ def read_run(folder: pathlib.Path, native: Any, skip: float) -> list[Frames]:
     from jaxprot.io.dcd import read_frames
     from jaxprot.io.structures import read_structure
     from jaxprot.md.analysis import native_contacts
+    from jaxprot.md.simulate import named
 
     try:
-        options = json.loads((folder / "run.json").read_text())["arguments"]
+        record = json.loads((folder / "run.json").read_text())
+        options = record["arguments"]
         temperature = float(options["temperature"])
         if options["ensemble"] == "nve":
             raise InputError(f"{folder}: simulated at constant energy; its temperature is not kept")
+        if record.get("failed"):
+            raise InputError(f"{folder}: was stopped before its end: {'; '.join(record['failed'].values())}")
         table = pd.read_csv(folder / "energies.csv")
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{folder}: no run of `jaxprot ai2bmd simulate`: {error}") from error
@@ -62,9 +66,13 @@ def read_run(folder: pathlib.Path, native: Any, skip: float) -> list[Frames]:
     if reference.shape != structure.xyz.shape:
         raise InputError(f"{folder}: {structure.n_atoms} atoms, and the native structure has {len(reference)}")
     table = table[table.step > 0]  # equilibration is counted below, and the start is no sample
-    parts = [table] if "replica" not in table else [rows for _, rows in table.groupby("replica")]
-    paths, out = sorted(folder.glob("trajectory*.dcd")), []
-    for number, (rows, path) in enumerate(zip(parts, paths, strict=True)):
+    parts, names = [table], named("trajectory.dcd", 1)
+    if "replica" in table:
+        parts = [rows for _, rows in table.groupby("replica")]
+        names = named("trajectory.dcd", len(parts))
+    out = []
+    for number, (rows, name) in enumerate(zip(parts, names, strict=True)):
+        path = folder / name
         frames = read_frames(path)
         if len(frames) < len(rows):
             raise InputError(f"{path}: {len(frames)} frames for {len(rows)} rows of energies")

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from jaxprot.md.simulate import Outcome, SimulationConfig
 
 
+ANALYSED = (
+    "energies.png", "rmsd.csv", "rmsf.csv", "couplings.csv", "torsions.npz", "ramachandran.png", "analysis.json",
+)  # fmt: skip
+"""What `analyse` writes."""
+
+
 class Predictor:
     """A trained network, from which potentials are made.
 
@@ -110,6 +116,8 @@ def simulate(
 ) -> tuple[Outcome, dict[str, float]]:
     """Dynamics of a molecule in its potential, see `jaxprot.md.simulate`.
 
+    A run that begins removes from its folder what an earlier one left, pictures, tables and `run.json` as well.
+
     Args:
       potential: of the molecule.
       cfg: the run.
@@ -121,6 +129,10 @@ def simulate(
 
     Returns:
       What the run came to, and the figures of the minimisation (empty if there was none).
+
+    Raises:
+      InputError: nothing to go on from, or the potential has no energy of the structure.
+      RunawayError: see `jaxprot.md.simulate`.
     """
     from jaxprot.md import integrators
     from jaxprot.md import simulate as dynamics
@@ -128,12 +140,15 @@ def simulate(
     told: dict[str, float] = {}
     start = np.asarray(potential.structure.xyz, np.float64)
     if downhill and not resume:
-        with integrators.wide():
-            found, told = integrators.minimise(potential.field, potential.leaves, start, most=downhill)
-            start = np.asarray(found)
-        if not np.isfinite(start).all():
-            raise InputError(f"{potential.structure.name}: minimisation left what the potential describes; look at the "
-                             "structure for atoms that are too close")  # fmt: skip
+        try:
+            with integrators.wide():
+                found, told = integrators.minimise(potential.field, potential.leaves, start, most=downhill)
+                start = np.asarray(found)
+        except InputError as error:
+            raise InputError(f"{potential.structure.name}: {error}") from error
+    if not resume:
+        for name in (*ANALYSED, "run.json"):
+            (Path(folder) / name).unlink(missing_ok=True)
     outcome = dynamics.simulate(
         potential.field,
         potential.leaves,
@@ -143,6 +158,7 @@ def simulate(
         folder,
         positions=start,
         offsets=potential.references,
+        bonds=getattr(potential, "bonds", None),
         resume=resume,
         identity=identity,
         report=report,
@@ -151,7 +167,7 @@ def simulate(
 
 
 def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
-    """Writes what a run's trajectories tell; names of the files.
+    """Writes what a run's trajectories tell; names of the run's files and these.
 
     `energies.png`; and of proteins, over all replicas, `rmsd.csv` (alpha carbons to the structure, Å), `rmsf.csv`,
     `couplings.csv` (³J(HN-HA) in Hz), `torsions.npz`, `ramachandran.png` and `analysis.json`.
@@ -161,15 +177,19 @@ def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
     from jaxprot.io.dcd import read_frames
     from jaxprot.io.tables import write_table
     from jaxprot.md import analysis
+    from jaxprot.md.simulate import named
     from jaxprot.plots import dynamics as plots
 
     folder = Path(folder)
     table = pd.read_csv(folder / "energies.csv")
     with atomic_path(folder / "energies.png") as temporary:
         plots.energy_trace(table, temporary, structure.name)
-    written = ["trajectory.dcd", "energies.csv", "energies.png"]
-    paths = sorted(folder.glob("trajectory*.dcd"))
-    found = [analysis.analyse(structure, read_frames(path), structure.xyz) for path in paths if read_frames(path).size]
+    replicas = int(table.replica.max()) + 1 if "replica" in table else 1
+    trajectories = named("trajectory.dcd", replicas)
+    ends = [name for end in ("final.pdb", "last.pdb") for name in named(end, replicas) if (folder / name).is_file()]
+    written = [*trajectories, *ends, "energies.csv", "energies.png"]
+    read = [read_frames(folder / name) for name in trajectories]
+    found = [analysis.analyse(structure, frames, structure.xyz) for frames in read if frames.size]
     if not found:
         return written
     produced = table[table.step >= 0]
@@ -204,7 +224,7 @@ def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
             "total_energy_drift_ev_per_atom_ps": _drift(produced, structure.n_atoms),
         },
     )
-    return [*written, "analysis.json", "final.pdb"]
+    return [*written, "analysis.json"]
 
 
 def _end(number: int, count: int) -> str:

@@ -160,7 +160,7 @@ class SimulateOptions(PotentialOptions):
     input: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="STRUCTURE")] = None
     """PDB or mmCIF file of capped chains with hydrogens."""
     steps: int = 1000
-    """Of production."""
+    """Of production; a multiple of --record, so that frames are equally far apart."""
     timestep: Annotated[float, tyro.conf.arg(metavar="FS")] = 1.0
     """Of a step; 0.5 conserves energy well, bonds with hydrogen being flexible."""
     ensemble: Literal["langevin", "nve", "nose-hoover"] = "langevin"
@@ -170,7 +170,7 @@ class SimulateOptions(PotentialOptions):
     friction: Annotated[float, tyro.conf.arg(metavar="1/PS")] = 1.0
     """Of langevin."""
     record: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 100
-    """Steps between frames, which are rows of energies and restart points as well."""
+    """Steps between frames, which are rows of energies and restart points as well; --steps is a multiple of it."""
     minimise: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 200
     """Steps downhill before dynamics, at most; 0 for none."""
     equilibration: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 300
@@ -178,22 +178,24 @@ class SimulateOptions(PotentialOptions):
     replicas: int = 1
     """Molecules that move side by side, with velocities of their own."""
     resume: bool = False
-    """Go on with the run in the output folder."""
+    """Go on with the run in the output folder (a new one there, with --overwrite, removes it)."""
 
 
 def simulate(options: SimulateOptions) -> int:
     """Molecular dynamics of a protein (in vacuum, or with --solvent gb), restartable at any moment.
 
     Writes trajectory.dcd (with topology.pdb), energies.csv, energies.png, final.pdb, analysis.json, rmsd.csv, rmsf.csv,
-    ramachandran.png and couplings.csv, and restart/state.npz, from which --resume goes on to the same numbers.
-    A run that leaves what the potential describes is stopped, with the atoms named.
+    ramachandran.png and couplings.csv, and restart/state.npz, from which --resume goes on to the same numbers. With
+    --replicas each has a trajectory and an end: trajectory_00.dcd, final_00.pdb and so on.
+    A run that leaves what the potential describes is stopped, with the atoms named and the last good frame in last.pdb,
+    from which another can start.
     """
     import numpy as np
 
     from jaxprot.ai2bmd import predict
     from jaxprot.io.outputs import RunDirectory, sha256
     from jaxprot.md.integrators import Dynamics
-    from jaxprot.md.simulate import STATE, SimulationConfig
+    from jaxprot.md.simulate import OWN, STATE, RunawayError, SimulationConfig
 
     if options.input is None:
         raise InputError("give a structure; `jaxprot ai2bmd prepare` makes one that can be simulated")
@@ -201,6 +203,8 @@ def simulate(options: SimulateOptions) -> int:
     if options.resume and not (home / STATE).is_file():
         raise InputError(f"{home}: no {STATE} to go on from; start without --resume")
     run = RunDirectory(home, options.overwrite or options.resume)
+    if not options.resume and OWN.fullmatch(options.input.name) and options.input.resolve().parent == home.resolve():
+        raise InputError(f"{options.input}: a run that begins here would remove it; give another folder with -o")
     try:
         cfg = SimulationConfig(
             dynamics=Dynamics(
@@ -217,10 +221,19 @@ def simulate(options: SimulateOptions) -> int:
     run.folder()
     identity = f"{weights['sha256'][:16]} {dataclasses.asdict(potential.cfg)} {sha256(options.input)[:16]}"
     timings = {"start": time.perf_counter() - begin}
-    with _bar(cfg) as report:
-        outcome, told = predict.simulate(
-            potential, cfg, home, resume=options.resume, identity=identity, downhill=options.minimise, report=report
-        )
+    try:
+        with _bar(cfg) as report:
+            outcome, told = predict.simulate(
+                potential, cfg, home, resume=options.resume, identity=identity, downhill=options.minimise, report=report
+            )
+    except RunawayError as error:
+        if (home / "energies.csv").is_file():  # what there is up to here
+            predict.analyse(home, potential.structure)
+        record(
+            options, home, "ai2bmd simulate", inputs=[options.input], weights=weights, timings=timings,
+            failed={str(options.input): str(error)},
+        )  # fmt: skip
+        raise
     timings["dynamics"] = time.perf_counter() - begin - timings["start"]
     written = predict.analyse(home, potential.structure)
     timings["total"] = time.perf_counter() - begin

@@ -91,6 +91,31 @@ def test_a_run_goes_on_as_one_that_was_not_stopped(ran, alanine, weights, tmp_pa
         assert (folder / name).read_bytes() == (ran / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_a_stopped_run_tells_the_way_on_and_keeps_nothing_of_an_older_one(alanine, weights, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert main(_simulate(alanine, weights, folder, "--steps", "10", "--replicas", "2")) == 0
+    listed = capsys.readouterr().out.split("; ")[-1].split(", ")
+    assert {"trajectory_00.dcd", "trajectory_01.dcd", "final_00.pdb", "final_01.pdb"} <= set(listed)
+    assert all((folder / name.strip()).is_file() for name in listed)
+
+    # The small network holds no atoms together: they fly apart, at first by little.
+    wild = ("--steps", "100", "--timestep", "2", "--record", "1", "--equilibration", "0", "--minimise", "0")
+    assert main(_simulate(alanine, weights, folder, *wild, "--overwrite")) == 2
+    message = capsys.readouterr().err
+    assert message.count("jaxprot: error:") == 1 and f"{folder / 'last.pdb'}, with a smaller --timestep" in message
+    names = {path.name for path in folder.iterdir()}
+    assert {"trajectory.dcd", "last.pdb", "energies.png", "analysis.json", "rmsd.csv"} <= names
+    assert not names & {"trajectory_00.dcd", "trajectory_01.dcd", "final_00.pdb", "final_01.pdb", "final.pdb"}
+    told = json.loads((folder / "analysis.json").read_text())
+    assert told["frames"] == len(read_table(folder / "energies.csv")["step"]) < 100
+    assert list(json.loads((folder / "run.json").read_text())["failed"]) == [str(alanine)]
+
+    assert main(_simulate(folder / "last.pdb", weights, folder, "--steps", "10", "--overwrite")) == 2
+    assert "give another folder with -o" in capsys.readouterr().err and (folder / "last.pdb").is_file()
+    assert main(["ai2bmd", "fragment", str(folder / "last.pdb"), "-o", str(tmp_path / "next")]) == 0  # a start it is
+
+
 def test_what_cannot_be_simulated(example, alanine, weights, tmp_path, capsys):
     def refused(*argv):
         assert main([*argv, "-o", str(tmp_path / "none")]) == 2
@@ -109,6 +134,8 @@ def test_what_cannot_be_simulated(example, alanine, weights, tmp_path, capsys):
     message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--resume")
     assert "no restart/state.npz" in message
     assert "timestep" in refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--timestep", "0")
+    message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--steps", "250")
+    assert "steps (250) must be a multiple of record (100)" in message
     (tmp_path / "wrong.ckpt").write_bytes(b"no checkpoint")
     assert "wrong.ckpt" in refused("ai2bmd", "energy", str(alanine), "--weights", str(tmp_path / "wrong.ckpt"))
 
