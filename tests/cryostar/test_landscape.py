@@ -156,6 +156,20 @@ def test_mobility_is_the_deviation_from_the_mean(latents):
     assert landscape.mobility(decode, latents[:1]).tolist() == [0] * 12
 
 
+def test_numbers_below_one_are_refused():
+    latents = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    for words, told in (
+        ({"points": 0}, "0 points"),
+        ({"clusters": -3}, "-3 clusters"),
+        ({"components": -1}, "-1 comp"),
+    ):
+        with pytest.raises(InputError, match=f"{told}.*: give at least"):
+            landscape.analyse(latents, **words)
+    with pytest.raises(InputError, match="0 clusters: give at least 1"):
+        landscape.kmeans(latents, 0)
+    assert landscape.analyse(latents, components=0, points=1, clusters=1).traversals == ()
+
+
 def test_a_map_of_the_model_agrees_with_it():
     xyz = np.random.default_rng(0).uniform(-9, 9, (30, 3)) + 500
     weight = np.full(30, 6.0)
