@@ -156,7 +156,9 @@ def of_sources(everything, buckets):
     return sum((b.sign * smooth_energy(b.z, p, b.mask)).sum() for b, p in zip(buckets, positions, strict=True))
 
 
-@pytest.mark.parametrize("how", ["published", "none", pytest.param("minimise", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [pytest.param("published", marks=pytest.mark.slow), "none", pytest.param("minimise", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("which", ["few", "many"])
 def test_consistent_forces_are_the_slope_of_the_energy(small, chignolin, which, how):
     structure = {"few": small, "many": chignolin}[which]
@@ -222,6 +224,7 @@ def test_packing_does_not_matter(two_chains):
         caps.tables(made, sizes=(12, 36))
 
 
+@pytest.mark.slow
 def test_relaxation_lowers_the_strain(chignolin):
     tables = caps.tables(fragment(chignolin)).caps
     with jax.enable_x64(True):
@@ -256,6 +259,7 @@ def test_all_iterations_of_the_optimiser_agree_with_its_first_where_that_is_its_
         np.testing.assert_allclose(jax.jit(caps._lbfgs)(placed, xyz, tables) - placed, moved, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_optimiser_against_a_plain_one(chignolin, edit):
     structure = shortened(chignolin, edit, 4)
     tables = caps.tables(fragment(structure)).caps

@@ -209,6 +209,7 @@ def test_options_that_make_no_sense(network, alanine, wrong, message):
         predict.Predictor(network).potential(alanine, **wrong)
 
 
+@pytest.mark.slow
 def test_an_energy_for_jax_md(small, alanine):
     from jax_md import minimize, quantity, space
 

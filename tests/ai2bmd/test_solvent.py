@@ -113,6 +113,7 @@ def test_radii_of_hydrogens_depend_on_what_holds_them(chignolin, edit):
     assert made.born_radius[edit.atom(chignolin, 3, "HA")] == made.born_radius[edit.atom(chignolin, 3, "HH")] == 1.2
 
 
+@pytest.mark.slow
 def test_pair_term_is_smooth_where_it_branches():
     inner, reach = 1.61, 0.95  # the sphere of the neighbour comes to overlap, then lies half inside
     with jax.enable_x64(True):

@@ -160,6 +160,7 @@ def test_a_run_and_its_files(run, fitted, inputs, tmp_path):
     assert "already holds" in error_of(run("cryostar", "fit", *arguments))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_for_more_steps(run, inputs, tmp_path):
     home = tmp_path / "run"
     done = run("cryostar", "fit", *inputs, "--steps", 4, "-o", home)

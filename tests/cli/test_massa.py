@@ -63,6 +63,7 @@ def test_vectors_of_a_table_carry_its_labels(small, table, tmp_path):
         assert set(found["split"]) == {"train", "valid", "test"}
 
 
+@pytest.mark.slow
 def test_training_metrics_and_predictions(table, tmp_path, capsys):
     out = tmp_path / "run"
     code = main(["massa", "finetune", str(table), "--network", "cnn", "--steps", "40", "--lr", "0.01", "-o", str(out)])

@@ -151,6 +151,7 @@ def test_several_structures_and_a_broken_one(run, short, dimer, tmp_path):
     assert names(out / "p_q") == FILES - {"run.json"}
 
 
+@pytest.mark.slow
 def test_scores_and_profiles(run, short, tmp_path):
     fasta = tmp_path / "s.fasta"
     fasta.write_text(f">same\n{NATIVE}\n>poor\n{'W' * 20}\n>poor\n{'P' * 20}\n>native\n{'G' * 20}\n")

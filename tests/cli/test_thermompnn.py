@@ -461,6 +461,7 @@ def test_epistatic_doubles_and_pairs_of_a_list(run, short, golden_checkpoint, tm
     assert done.code == 2 and "takes pairs only" in done.err
 
 
+@pytest.mark.slow
 def test_demo(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run("demo")

@@ -62,6 +62,7 @@ def test_images_of_the_published_code(adk):
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 def test_five_steps_of_the_published_code(adk):
     task, z, home = adk
     examples = jax.tree.map(jnp.asarray, task.examples(np.arange(16)))

@@ -50,6 +50,7 @@ def test_maps_of_a_run(run, tmp_path, capsys):
     assert "not the folder of a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_maps_of_a_run_that_has_gone_on(run, tmp_path, capsys):
     """A network that was trained on other latents is not used, and --overwrite replaces it."""
     shutil.copytree(run, tmp_path / "run")

@@ -118,6 +118,7 @@ def test_data_are_resident_where_they_fit(monkeypatch):
 @pytest.mark.parametrize(
     "encoder", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["latents given", "own encoder"]
 )
+@pytest.mark.slow
 def test_a_run_of_the_engine_learns(encoder, tmp_path):
     cfg = dataclasses.replace(CFG, encoder=encoder)
     task = reconstruction.DensityTask(particles(**({"latents": None} if encoder else {})), cfg, size=4, held=5)

@@ -168,6 +168,7 @@ def test_wrong_settings():
             networks.GraphConfig(**wrong)
 
 
+@pytest.mark.slow
 def test_vectors_of_the_network(tmp_path):
     cfg = MASSAConfig(
         seq_dim=49, max_length=64, width=16, convolutions=1, kernel=3, vectors=2, layers=1, neighbours=4, heads=2,

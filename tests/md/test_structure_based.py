@@ -174,6 +174,7 @@ def test_breaks_lack_backbone_terms(structures):
     assert cut.angle_constant[17] > 0 and cut.dihedral_constant[16] > 0 and cut.dihedral_constant[20] > 0
 
 
+@pytest.mark.slow
 def test_many_chains(structures, key):
     names = ("ubiquitin", "chignolin", "trpcage")
     chains = [structures[name] for name in names]

@@ -35,6 +35,7 @@ def test_exact_shift_moves_content_by_it(side):
     assert np.corrcoef(bilinear[0].ravel(), blob(side, 3, -3, 4.0).ravel())[0, 1] > 0.998
 
 
+@pytest.mark.slow
 def test_shift_under_vmap_and_grad():
     images = jax.random.normal(jax.random.key(0), (3, 12, 12))
     shift = jax.random.normal(jax.random.key(1), (3, 2))

@@ -80,6 +80,7 @@ def test_no_weight_hides_an_atom_even_if_nan(atoms):
     assert np.isfinite(gradient).all() and not gradient[3].any()
 
 
+@pytest.mark.slow
 def test_derivatives(atoms):
     with jax.enable_x64(True):
         xyz, weight = (jnp.asarray(a[:6], jnp.float64) for a in atoms)

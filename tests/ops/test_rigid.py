@@ -50,6 +50,7 @@ def test_zero_weight_hides_a_point_even_if_nan(clouds):
     np.testing.assert_allclose(translation, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_match_finite_differences(clouds):
     with jax.enable_x64(True):
         (x, y), w = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), clouds)

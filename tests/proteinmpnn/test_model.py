@@ -117,6 +117,7 @@ def test_unconditional_profile(designer, features, monomer):
 
 
 @pytest.mark.golden
+@pytest.mark.slow
 def test_several_chains_with_unresolved_residues(designer, goldens):
     z = np.load(goldens("thermompnn") / "mpnn_multichain.npz")
     structure = read_structure(goldens("thermompnn") / "inputs" / "3HTN.pdb")

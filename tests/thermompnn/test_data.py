@@ -101,6 +101,7 @@ def test_joined_sets_keep_rows_with_their_examples(both):
     assert predicted[-1] == letters[twice.rows[-1, 1]]
 
 
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_padding(both):
     graphdef, params = nnx.split(data.ThermoMPNN(TINY, rngs=nnx.Rngs(0)))
     apply = jax.jit(lambda params, features: nnx.merge(graphdef, params).ddg(features))

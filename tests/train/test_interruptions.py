@@ -139,6 +139,7 @@ def test_a_run_that_is_killed_at_twenty_moments_ends_like_another(tmp_path, whol
 @pytest.mark.parametrize(
     "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGUSR1", "SIGINT"))]
 )
+@pytest.mark.slow
 def test_a_signal_saves_and_ends_the_run(tmp_path, whole, name):
     run = tmp_path / "run"
     process = start(run)
@@ -154,6 +155,7 @@ def test_a_signal_saves_and_ends_the_run(tmp_path, whole, name):
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoints_before(tmp_path, whole):
     run = tmp_path / "run"
     code, _, said = finish(run, 100)

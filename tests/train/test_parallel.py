@@ -112,6 +112,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.multidevice
 @pytest.mark.parametrize("mode", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_two_processes_train_and_resume_as_one(tmp_path, alone, mode):
     for found in train_in_processes(tmp_path / "two", 2, mode):
         assert found.keys() == alone.keys()

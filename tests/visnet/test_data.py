@@ -157,6 +157,7 @@ def test_training_learns_and_a_molecule_can_be_left_out(folder, tmp_path):
 
 
 @pytest.mark.parametrize("loss", [pytest.param("norm", marks=pytest.mark.slow), "mse"])
+@pytest.mark.slow
 def test_loss_is_what_it_says(folder, loss):
     task = data.EnergyForceTask(data=(str(folder),), model=SMALL, loss=loss, weights=(0.05, 0.95), energy_scale=0.5)
     model, batch = task.build(jax.random.key(0)), task.load(4, np.flatnonzero(task.examples[1] == 4)[:3])

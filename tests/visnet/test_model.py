@@ -35,6 +35,7 @@ def rotation():
 
 
 @pytest.mark.parametrize("kind", ALL)
+@pytest.mark.slow
 def test_symmetries_batches_padding_and_layouts(kind, build, molecule):
     predictor = build(**KINDS[kind])
     energy, leaves = predictor.pure()
@@ -163,6 +164,7 @@ def test_nothing_is_lost_to_atoms_own_energies(build, molecule):
     np.testing.assert_array_equal(references(predictor, padded), [own, -2.5])
 
 
+@pytest.mark.slow
 def test_many_molecules_and_large_ones(build, molecule, monkeypatch):
     predictor = build(layers=2)
     several = [molecule(n, n) for n in (5, 11, 12)]
