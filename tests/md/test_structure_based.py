@@ -13,6 +13,8 @@ from jaxprot.core.errors import InputError
 from jaxprot.io.structures import read_structure
 from jaxprot.md import structure_based as sb
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"steps": 60, "equilibration": 0, "frames": 6}
 FEW_STEPS = jax.jit(functools.partial(sb.fluctuations, **SHORT))
 ENERGY_AND_GRADIENT = jax.jit(jax.value_and_grad(sb.energy))

@@ -80,6 +80,7 @@ def test_batches_equal_a_loop(clouds):
     np.testing.assert_allclose(batch, [rigid.rmsd(x, y), 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rmsf(clouds):
     (x, _), _ = clouds
     turned = x @ Rotation.from_rotvec([1.0, 0.0, 0.4]).as_matrix().T.astype(np.float32)

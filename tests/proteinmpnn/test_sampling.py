@@ -120,6 +120,7 @@ def test_variant_of_the_published_tool(designer, golden, backbone, variant):
 
 @pytest.mark.golden
 @pytest.mark.parametrize("tied", [False, True], ids=["free", "tied A and C"])
+@pytest.mark.slow
 def test_several_chains(designer, goldens, tied):
     z = np.load(goldens("thermompnn") / "mpnn_multichain.npz")
     prefix = "sample_tied_T2__" if tied else "sample_T2__"

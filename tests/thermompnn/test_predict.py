@@ -54,6 +54,7 @@ def damaged(text: bytes, rng: np.random.Generator) -> bytes:
     return b"\n".join(rows)
 
 
+@pytest.mark.slow
 def test_damaged_files_give_a_scan_or_an_error_that_names_them(predictor, path, tmp_path, monkeypatch):
     monkeypatch.setattr(Scan, "plot", lambda self, path: None)
     rng = np.random.default_rng(0)

@@ -42,6 +42,7 @@ def dimer(example, tmp_path_factory):
     [([], True, 2), ([["A", "B"]], False, 0)],
     ids=["plain", "tied, without cysteine and uncertainty"],
 )
+@pytest.mark.slow
 def test_rows_of_a_scan_are_those_of_its_files(predictor, weights, dimer, tmp_path, tied, cysteine, samples):
     job = scale.scan_job(predictor, weights, chains=None, samples=samples, seed=3, tied=tied, cysteine=cysteine)
     items = file_items(["one", "none"], [dimer, tmp_path / "missing.pdb"])
