@@ -11,9 +11,7 @@ default pairs that are held out carry no messages, and the epoch is chosen by a 
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +28,7 @@ from jaxprot.massa.embedders import Embedder, check_letters
 from jaxprot.massa.interactions import Interactions, carrying, split
 from jaxprot.massa.predict import Predictor
 from jaxprot.massa.records import Protein, to_records
+from jaxprot.massa.tasks.tables import read_texts
 from jaxprot.train.optimisers import optimiser
 from jaxprot.train.schedules import Plateau
 from jaxprot.train.task import OptimConfig, PlateauConfig
@@ -120,22 +119,10 @@ def read_network(proteins: str | os.PathLike, edges: str | os.PathLike) -> Netwo
 
 
 def _frame(path: Path, needed: Sequence[str]) -> Any:
-    import pandas as pd
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        # Only \n ends a line: a stray \r within a cell would cut it in two. The \r of Windows is stripped below.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
-    except (ValueError, OSError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: no table: {error}") from error
-    frame.columns = [str(name).strip() for name in frame]
-    missing = [name for name in needed if name not in frame]
-    if missing:
-        raise InputError(f"{path}: no column {' or '.join(missing)}; it has {', '.join(frame)}")
+    frame = read_texts(path, needed)
     if not len(frame):
         raise InputError(f"{path}: no rows")
-    return frame.apply(lambda values: values.str.strip())
+    return frame
 
 
 def vectors(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gzip
 import os
 import zlib
 from collections.abc import Callable, Hashable, Sequence
@@ -35,7 +34,7 @@ from jaxprot.massa.heads import Affinity, Complex, Kinase
 from jaxprot.massa.ligand import Ligand, from_smiles
 from jaxprot.massa.model import MASSA
 from jaxprot.massa.tasks.finetune import FinetuneTask, bare
-from jaxprot.massa.tasks.tables import _labels, _number, _splits
+from jaxprot.massa.tasks.tables import _labels, _number, _splits, read_texts
 from jaxprot.nn.gvp import split_key
 from jaxprot.train.data import BucketBatches
 from jaxprot.train.task import Mean
@@ -226,22 +225,10 @@ def read_columns(path: str | os.PathLike, names: Sequence[str]) -> dict[str, lis
 
 def _frame(path: Path, needed: Sequence[str]) -> tuple[Any, np.ndarray]:
     """A table of texts, and the line of each row."""
-    import pandas as pd
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; tasks of pairs by name are {', '.join(BENCHMARKS)}")
-    try:
-        # Only \n ends a line: a stray \r within a cell would cut it in two. The \r of Windows is stripped below.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
-    except (ValueError, OSError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: no table: {error}") from error
-    frame.columns = [str(name).strip() for name in frame]
-    missing = [name for name in needed if name not in frame]
-    if missing:
-        raise InputError(f"{path}: no column {' or '.join(missing)}; it has {', '.join(frame)}")
+    frame = read_texts(path, needed, f"; tasks of pairs by name are {', '.join(BENCHMARKS)}")
     if not len(frame):
         raise InputError(f"{path}: no rows")
-    return frame.apply(lambda values: values.str.strip()), np.arange(len(frame)) + 2
+    return frame, np.arange(len(frame)) + 2
 
 
 def _checked(texts: Any, lines: np.ndarray, check: Callable[[str, str], str], path: Path) -> list[str]:

@@ -10,8 +10,9 @@ import dataclasses
 import gzip
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -95,6 +96,32 @@ class Table(NamedTuple):
         return self._replace(sequences=[self.sequences[i] for i in rows], labels=labels, split=self.split[rows])
 
 
+def read_texts(path: Path, needed: Sequence[str], hint: str = "") -> Any:
+    """A table of texts without spaces around them, as a data frame.
+
+    Args:
+      path: `.csv` file, packed or not.
+      needed: columns that it must have.
+      hint: what the message of a missing file ends in.
+
+    Raises:
+      InputError: missing, damaged, or without a column.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file{hint}")
+    try:
+        # Only \n ends a line: a stray \r within a cell would cut it in two. The \r of Windows is stripped below.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
+    except (ValueError, OSError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: no table: {error}") from error
+    frame.columns = [str(name).strip() for name in frame]
+    if missing := [name for name in needed if name not in frame]:
+        raise InputError(f"{path}: no column {' or '.join(missing)}; it has {', '.join(frame)}")
+    return frame.apply(lambda values: values.str.strip())
+
+
 def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None, kind: Kind | None = None) -> Table:
     """Reads a benchmark or a table.
 
@@ -111,8 +138,6 @@ def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None
       InputError: no such task, columns missing, letters that stand for no residue, labels that cannot be read or do not
         fit (with the line), no training rows, or one class only.
     """
-    import pandas as pd
-
     known = BENCHMARKS.get(os.fspath(source))
     if known is not None:
         base = folder or os.environ.get("JAXPROT_TASKS")
@@ -122,19 +147,8 @@ def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None
     else:
         path, column = Path(source), "split"
         name = path.name.partition(".")[0]
-    if not path.is_file():
-        tasks = "" if known else f"; tasks by name are {', '.join(BENCHMARKS)}"
-        raise InputError(f"{path}: no such file{tasks}")
-    try:
-        # Only \n ends a line: a stray \r within a cell would cut it in two. The \r of Windows is stripped below.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
-    except (ValueError, OSError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: no table: {error}") from error
-    frame.columns = [str(name).strip() for name in frame]
-    frame = frame.apply(lambda values: values.str.strip())
-    missing = {"sequence", "label"} - set(frame)
-    if missing:
-        raise InputError(f"{path}: no column {' or '.join(sorted(missing))}; it has {', '.join(map(str, frame))}")
+    hint = "" if known else f"; tasks by name are {', '.join(BENCHMARKS)}"
+    frame = read_texts(path, ("sequence", "label"), hint)
     kept = ~frame.label.str.lower().isin(("", "nan")).to_numpy()
     lines = np.flatnonzero(kept) + 2
     frame = frame[kept]
