@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxprot.ai2bmd import caps as capping
-from jaxprot.ai2bmd import nonbonded, solvent
+from jaxprot.ai2bmd import cautions, nonbonded, solvent
 from jaxprot.ai2bmd.caps import Caps, Relax
 from jaxprot.ai2bmd.fragment import Fragmentation, fragment
 from jaxprot.core import residues
@@ -128,11 +128,18 @@ class Potential:
       references: eV of free elements, by name of the term they belong to; no force has them.
 
     Raises:
+      known: names of the units that the weights learnt from; others are warned of. None if nobody tells.
       InputError: the structure cannot be fragmented (says where and what to do), or has elements that the network does
         not know.
     """
 
-    def __init__(self, network: ViSNet, structure: Structure, cfg: PotentialConfig | None = None):
+    def __init__(
+        self,
+        network: ViSNet,
+        structure: Structure,
+        cfg: PotentialConfig | None = None,
+        known: Collection[str] | None = None,
+    ):
         self.cfg = cfg or PotentialConfig()
         self.structure = structure
         self._narrow: Any = jnp.float32  # what the network and the solvent are computed in
@@ -178,6 +185,16 @@ class Potential:
             return self.fragmentation.covalent
         return molecule.bonds(self.z, np.asarray(self.structure.xyz, np.float64))
 
+        self._warn(known)
+
+    def _warn(self, known: Collection[str] | None) -> None:
+        made, xyz = self.fragmentation, self.structure.xyz
+        cap = self.network.max_neighbors
+        if made is not None:
+            cautions.unseen_units(made, known)
+        if cap is not None:
+            through = [np.asarray(xyz, np.float64)] if made is None else cautions.capped_positions(made, xyz)
+            cautions.crowded(self.structure.name, through, self.network.cutoff, cap)
     def _slots(self) -> Any:
         """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
         if len(self.z) <= _DENSE:

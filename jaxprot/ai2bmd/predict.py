@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxprot.ai2bmd import cautions
 from jaxprot.ai2bmd.potential import Evaluation, Potential, PotentialConfig
 from jaxprot.core.errors import InputError, naming
 from jaxprot.core.structure import Structure
@@ -35,10 +36,11 @@ class Predictor:
     Args:
       network: the network.
       source: where its weights come from.
+      units: names of the units that they learnt from, as in `Fragmentation.unit_name`; None if the file does not tell.
     """
 
-    def __init__(self, network: ViSNet, source: str = ""):
-        self.network, self.source = network, source
+    def __init__(self, network: ViSNet, source: str = "", units: Collection[str] | None = None):
+        self.network, self.source, self.units = network, source, units
 
     def potential(self, structure: Structure | str | os.PathLike, **options: Any) -> Potential:
         """The potential of a molecule.
@@ -56,7 +58,7 @@ class Predictor:
             raise InputError(f"potential: {error}") from error
         read = structure if isinstance(structure, Structure) else read_structure(structure)
         with naming(structure, read.name):
-            return Potential(self.network, read.first_model(), cfg)
+            return Potential(self.network, read.first_model(), cfg, self.units)
 
     def energy(self, structure: Structure | str | os.PathLike, **options: Any) -> Evaluation:
         """Energies and forces of a molecule as it stands; arguments as in `potential`."""
@@ -76,7 +78,7 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
     """
     found, _ = registry.resolve(path)
     cfg, tensors = weights.read(found, **config)
-    return Predictor(weights.assemble(cfg, tensors), os.fspath(path))
+    return Predictor(weights.assemble(cfg, tensors), os.fspath(path), weights.learnt(found))
 
 
 def write(found: Evaluation, potential: Potential, folder: str | os.PathLike) -> list[str]:
@@ -137,6 +139,8 @@ def simulate(
     from jaxprot.md import integrators
     from jaxprot.md import simulate as dynamics
 
+    if potential.fragmentation is not None and potential.cfg.solvent == "none":
+        cautions.charged_in_vacuum(potential.fragmentation)
     told: dict[str, float] = {}
     start = np.asarray(potential.structure.xyz, np.float64)
     if downhill and not resume:

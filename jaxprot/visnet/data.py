@@ -232,6 +232,14 @@ class EnergyForceTask:
             found.setdefault(one.name, []).append(one)
         return {name: _joined(parts) for name, parts in sorted(found.items())}
 
+    def learnt(self) -> list[str]:
+        """Names of the molecules that are trained on, upper case, those of `start` among them; what a header tells."""
+        names = {pathlib.Path(file).name.partition(".")[0].partition("_")[0] for file in self.files()}
+        found = {name.upper() for name in names - set(self.exclude)}
+        if self.start is not None:
+            found |= set(stored.learnt(registry.resolve(self.start, "ai2bmd")[0]) or ())
+        return sorted(found)
+
     @functools.cached_property
     def references(self) -> np.ndarray:
         """(max_z,) energies of elements in eV, from the molecules that are trained on."""

@@ -156,6 +156,20 @@ def read(path: str | os.PathLike, **config: Any) -> tuple[ViSNetConfig, dict[str
     return cfg, fill(shapes(cfg), tensors, OFFICIAL, IGNORED, str(path))
 
 
+def learnt(path: str | os.PathLike) -> tuple[str, ...] | None:
+    """Names of the units that weights learnt from, which the header of a portable file tells under `units`.
+
+    Args:
+      path: file that `read` has read.
+
+    Returns:
+      Names, such as `ALA` or `ACENME`; None if the file does not tell, as published ones do not.
+    """
+    path = pathlib.Path(path)
+    told = portable.load(path)[1].get("units") if path.suffix == ".safetensors" else None
+    return tuple(map(str, told)) if isinstance(told, list) else None
+
+
 def portable_form(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(tensors, header) of a portable file that holds what a published one does; errors as `read`."""
     cfg, tensors = read(path)
