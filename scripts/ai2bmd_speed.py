@@ -53,6 +53,9 @@ def tandem(structure: Any, copies: int) -> Any:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Figures of one structure."""
+    from jaxprot.cli.options import cores_as_devices, shared_devices
+
+    cores_as_devices(args.devices)
     import jax
 
     from jaxprot.ai2bmd import predict
@@ -63,7 +66,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     structure = read_structure(args.structures[0])
     if args.tandem:
         structure = tandem(structure, args.tandem[0])
-    potential = predict.load(registry.resolve(args.weights, "ai2bmd")[0]).potential(structure, solvent=args.solvent)
+    potential = predict.load(registry.resolve(args.weights, "ai2bmd")[0]).potential(
+        structure, solvent=args.solvent, devices=shared_devices(args.devices)
+    )
     begin = time.perf_counter()
     with integrators.wide():
         engine = integrators.Integrator(potential.field, molecule.masses(potential.z), integrators.Dynamics())
@@ -117,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tandem", type=int, nargs="*", default=[], help="copies of the last structure")
     parser.add_argument("--weights", default="ai2bmd", help="name or file")
     parser.add_argument("--solvent", choices=["none", "gb"], default="none")
+    parser.add_argument("--devices", type=int, help="that share the units; by default all, cores of a processor")
     parser.add_argument("--steps", type=int, default=10, help="of a measurement")
     parser.add_argument("--repeats", type=int, default=3, help="measurements, of which the fastest counts")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("."), help="folder")
@@ -138,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     jobs = [(path, 0) for path in args.structures] + [(args.structures[-1], copies) for copies in args.tandem]
     options = ["--weights", args.weights, "--solvent", args.solvent, "--steps", args.steps, "--repeats", args.repeats]
+    options += [] if args.devices is None else ["--devices", args.devices]
     rows: list[dict[str, Any]] = []
     print("| structure | atoms | s/step | µs/atom | ns/day | compile s | memory GB |\n|---|---|---|---|---|---|---|")
     for path, copies in jobs:

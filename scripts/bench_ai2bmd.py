@@ -194,10 +194,11 @@ def step(args: argparse.Namespace) -> list[dict[str, Any]]:
     import jax.numpy as jnp
 
     from jaxprot.ai2bmd import predict
+    from jaxprot.cli.options import shared_devices
 
-    predictor, out = predict.load(args.weights), []
+    predictor, devices, out = predict.load(args.weights), shared_devices(args.devices), []
     for path in args.structures:
-        potential = predictor.potential(path, solvent=args.solvent)
+        potential = predictor.potential(path, solvent=args.solvent, devices=devices)
         with jax.enable_x64(True):
             positions = jnp.asarray(potential.structure.xyz, jnp.float64)
             begin = time.perf_counter()
@@ -206,7 +207,8 @@ def step(args: argparse.Namespace) -> list[dict[str, Any]]:
             wall, cpu = best(lambda: program(potential.leaves, positions), args.repeats)  # noqa: B023
         atoms = len(potential.z)
         out.append({
-            "structure": path.name, "atoms": atoms, "units": potential.fragmentation.n_units, "compile_s": compiled,
+            "structure": path.name, "atoms": atoms, "units": potential.fragmentation.n_units, "devices": devices,
+            "compile_s": compiled,
             "wall_s": wall, "cpu_s": cpu, "wall_us_per_atom": 1e6 * wall / atoms,
             "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         })  # fmt: skip
@@ -236,10 +238,15 @@ def main(argv: list[str] | None = None) -> int:
     part.add_argument("structures", type=pathlib.Path, nargs="+", help="capped proteins with hydrogens")
     part.add_argument("--weights", default="ai2bmd", help="name or file")
     part.add_argument("--solvent", choices=["none", "gb"], default="none")
+    part.add_argument("--devices", type=int, help="that share the units; by default all, cores of a processor")
     part.add_argument("--repeats", type=int, default=10)
     part.add_argument("--output", type=pathlib.Path, help="JSON file")
     args = parser.parse_args(argv)
 
+    from jaxprot.cli.options import cores_as_devices
+
+    if args.part == "step":
+        cores_as_devices(args.devices)
     import jax
 
     from jaxprot.core.errors import JaxprotError

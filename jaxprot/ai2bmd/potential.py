@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxprot.ai2bmd import caps as capping
@@ -44,6 +45,8 @@ SIZES = (12, 20, 28, 36, 44)
 
 _SPRING, _REACH = 15.0, 0.2  # eV/Å², and Å beyond the sum of covalent radii: the published restraint of hydrogens
 
+_UNITS = "units"  # axis of devices
+
 _DENSE = 48  # atoms of a whole molecule up to which every pair is looked at
 _SPARE = 1.3  # times the neighbours at the start: slots of the table of a whole molecule
 
@@ -56,24 +59,30 @@ class PotentialConfig:
       mode: `fragment` for capped proteins; `whole` sends all atoms through the network, and nothing else is added.
       caps: whether forces take into account that cap hydrogens move with the protein (`consistent`), or leave out the
         forces on them as published (`compat`; energy is then not conserved).
-      relax: how caps are relaxed, see `caps.relax`.
+      relax: how caps are relaxed, see `caps.relax`; None becomes `published` with `compat`, and `none` with
+        `consistent`, whose energy then is the same however the protein is turned.
       solvent: `gb`, generalised Born (OBC2) with the force field's charges, or `none` for vacuum.
       constraints: `hydrogens`: springs that hold each hydrogen to its atom, beyond the sum of their covalent radii and
         0.2 Å only, as published. Nothing else between fragments keeps a hydroxyl's hydrogen from a carboxylate next to
         it, as the force field gives it no size. `none`: no such springs. A whole molecule has none.
       sizes: numbers of atoms that units are padded to, ascending; each that occurs is a program to compile.
       pairs: pairs of atoms that go through the network at once; None for what suits the processor.
+      devices: so many of jax's devices share the units, the first ones. A processor's cores are one device unless
+        `jax.config.update("jax_num_cpu_devices", cores)` came before anything was computed.
     """
 
     mode: Mode = "fragment"
     caps: Caps = "consistent"
-    relax: Relax = "published"
+    relax: Relax | None = None
     solvent: SolventModel = "none"
     constraints: Constraints = "hydrogens"
     sizes: tuple[int, ...] = SIZES
     pairs: int | None = None
+    devices: int = 1
 
     def __post_init__(self):
+        if self.relax is None:
+            object.__setattr__(self, "relax", capping.usual(self.caps))
         choices = {
             "mode": ("fragment", "whole"),
             "caps": ("consistent", "compat"),
@@ -86,6 +95,8 @@ class PotentialConfig:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.pairs is not None and self.pairs < 1:
             raise ValueError(f"pairs must be at least 1, got {self.pairs}")
+        if self.devices < 1:
+            raise ValueError(f"devices must be at least 1, got {self.devices}")
         if self.mode == "whole" and self.solvent != "none":
             raise ValueError("a solvent needs mode='fragment', whose force field has the charges")
 
@@ -120,6 +131,7 @@ class Potential:
       structure: a protein with all hydrogens, capped by ACE and NME (`jaxprot ai2bmd prepare` makes one); for
         `mode="whole"` any molecule.
       cfg: what it is made of.
+      known: names of the units that the weights learnt from; others are warned of. None if nobody tells.
 
     Attributes:
       z: (N,) atomic numbers.
@@ -128,7 +140,6 @@ class Potential:
       references: eV of free elements, by name of the term they belong to; no force has them.
 
     Raises:
-      known: names of the units that the weights learnt from; others are warned of. None if nobody tells.
       InputError: the structure cannot be fragmented (says where and what to do), or has elements that the network does
         not know.
     """
@@ -177,14 +188,6 @@ class Potential:
         springs = self.cfg.constraints == "hydrogens" and self.cfg.mode == "fragment"
         held = _springs(self.z, self.bonds) if springs else None
         self.leaves = Leaves(network_leaves, tables, between, around, held)
-
-    @functools.cached_property
-    def bonds(self) -> np.ndarray:
-        """(b, 2) atoms of each bond: of a protein by its residues, of a whole molecule by distances."""
-        if self.fragmentation is not None:
-            return self.fragmentation.covalent
-        return molecule.bonds(self.z, np.asarray(self.structure.xyz, np.float64))
-
         self._warn(known)
 
     def _warn(self, known: Collection[str] | None) -> None:
@@ -195,6 +198,14 @@ class Potential:
         if cap is not None:
             through = [np.asarray(xyz, np.float64)] if made is None else cautions.capped_positions(made, xyz)
             cautions.crowded(self.structure.name, through, self.network.cutoff, cap)
+
+    @functools.cached_property
+    def bonds(self) -> np.ndarray:
+        """(b, 2) atoms of each bond: of a protein by its residues, of a whole molecule by distances."""
+        if self.fragmentation is not None:
+            return self.fragmentation.covalent
+        return molecule.bonds(self.z, np.asarray(self.structure.xyz, np.float64))
+
     def _slots(self) -> Any:
         """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
         if len(self.z) <= _DENSE:
@@ -264,7 +275,7 @@ class Potential:
 
         def both(positions: Array) -> tuple[Array, Array]:
             near = (positions - positions[:, :1]).astype(self._narrow)
-            return energy_and_forces(self._apply, network, Molecules(z, near), self._at_once(z.shape[1]))
+            return self._shared(network, z, near)
 
         # One visit gives energies and forces; the rule hands the forces to whoever differentiates, so that nothing of
         # the network is stored. Weights are closed over: asking for a derivative by them is refused, not answered by 0.
@@ -279,6 +290,39 @@ class Potential:
             return value, change.astype(value.dtype)
 
         return energies(positions)
+
+    def _shared(self, network: Any, z: Array, near: Array) -> tuple[Array, Array]:
+        """Energies and forces of units, each device's share side by side."""
+
+        def some(network: Any, z: Array, near: Array) -> tuple[Array, Array]:
+            return energy_and_forces(self._apply, network, Molecules(z, near), self._at_once(z.shape[1]))
+
+        if self._mesh is None:
+            return some(network, z, near)
+        count, each = len(z), PartitionSpec(_UNITS)
+        room = -count % self.cfg.devices
+        z, near = (jnp.pad(x, ((0, room), *((0, 0),) * (x.ndim - 1))) for x in (z, near))
+
+        def share(network: Any, z: Array, near: Array) -> Any:
+            # Every device has the whole again, so that nothing of what follows is divided in some other way.
+            found = some(network, z, near)
+            return jax.tree.map(lambda part: jax.lax.all_gather(part, _UNITS, tiled=True), found)
+
+        spread = jax.shard_map(
+            share, mesh=self._mesh, in_specs=(PartitionSpec(), each, each), out_specs=PartitionSpec(), check_vma=False
+        )
+        energies, forces = spread(network, z, near)
+        return energies[:count], forces[:count]
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh | None:
+        """The devices that share the units; None for one."""
+        if self.cfg.devices == 1:
+            return None
+        there = jax.local_devices()
+        if len(there) < self.cfg.devices:
+            raise InputError(f"{self.cfg.devices} devices asked for; jax has {len(there)}")
+        return Mesh(np.array(there[: self.cfg.devices]), (_UNITS,), axis_types=(AxisType.Auto,))
 
     def _at_once(self, atoms: int) -> int | None:
         """Units that go through the network at once; None leaves it to the network, which knows what fits a cache."""

@@ -16,6 +16,9 @@ import tyro
 
 from jaxprot.core.errors import InputError, JaxprotError
 
+SHARED = 8
+"""Devices among which work is shared unless more are asked for: parts of a protein become too few for them."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -97,9 +100,43 @@ def start(common: Compute) -> None:
         # Each program from the cache makes XLA complain in pages about two tuning hints that it takes for features of
         # the processor; the folder below is never shared by different processors.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if common.device in ("auto", "cpu") and hasattr(common, "devices"):
+        cores_as_devices(common.devices)
     _use_cache(common.compile_cache)
     if common.device not in ("auto", "cpu") and not ray:  # the workers have the devices, perhaps on other machines
         _check_device(common.device)
+
+
+def cores_as_devices(wanted: int | None = None) -> None:
+    """Lets jax take cores for devices of their own, which work side by side, where that is not settled already.
+
+    Must run before jax is imported.
+
+    Args:
+      wanted: devices; all cores if None, but at most 8.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(cores(), SHARED) if wanted is None else max(wanted, 1)))
+
+
+def cores() -> int:
+    """Of the processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shared_devices(wanted: int | None) -> int:
+    """How many devices share the work: those wanted, or as many as there are, but no more than cores or than 8.
+
+    Raises:
+      InputError: there are fewer than wanted.
+    """
+    import jax
+
+    there = jax.local_devices()
+    if wanted is not None and not 1 <= wanted <= len(there):
+        raise InputError(f"--devices {wanted}: give a number from 1 to {len(there)}, which there are")
+    most = min(len(there), SHARED, *([cores()] if there[0].platform == "cpu" else []))
+    return most if wanted is None else wanted
 
 
 def _check(common: Compute) -> None:
