@@ -84,8 +84,8 @@ class PotentialOptions(Common):
     """Capped proteins in fragments, or any molecule through the network as a whole."""
     caps: Literal["consistent", "compat"] = "consistent"
     """Forces with what cap hydrogens hand on, or without as published (energy is then not conserved)."""
-    relax: Literal["published", "none", "minimise"] = "published"
-    """How cap hydrogens are relaxed."""
+    relax: Literal["published", "none", "minimise"] | None = None
+    """How cap hydrogens are relaxed; if not given as published with compat, and not at all with consistent."""
     solvent: Literal["none", "gb"] = "none"
     """Vacuum, or generalised Born (OBC2) with the charges of ff14SB."""
     constraints: Literal["hydrogens", "none"] = "hydrogens"

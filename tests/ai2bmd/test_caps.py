@@ -1,5 +1,6 @@
 """Cap hydrogens, the units' parameters, and energies and forces of the protein."""
 
+import dataclasses
 import itertools
 import runpy
 
@@ -98,7 +99,7 @@ def test_caps_of_the_published_program(published):
     with jax.enable_x64(True):
         xyz = jnp.asarray(stored["pos"])
         placed = sources(xyz, tables.caps, how="none")
-        relaxed = sources(xyz, tables.caps)
+        relaxed = sources(xyz, tables.caps, mode="compat")
         np.testing.assert_allclose(placed[made.row_source[rows]], stored["dipeptide_pos_before_opt"], atol=5e-6)
         np.testing.assert_allclose(relaxed[made.row_source[rows]], stored["dipeptide_pos_after_opt"], atol=5e-6)
         np.testing.assert_allclose(relaxed[made.row_source], stored["frag_pos"], atol=5e-6)
@@ -106,7 +107,7 @@ def test_caps_of_the_published_program(published):
         np.testing.assert_allclose(strain(at, xyz, tables.caps), -30.32, atol=0.01)
         np.testing.assert_allclose(jnp.abs(strain_gradient(at, xyz, tables.caps)).sum(), 433.85, atol=0.01)
         assert caps.one_step(xyz, tables.caps)
-    single = sources(jnp.asarray(stored["pos"], jnp.float32), tables.caps)
+    single = sources(jnp.asarray(stored["pos"], jnp.float32), tables.caps, how="published")
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single[made.row_source], stored["frag_pos"], atol=1e-5)
 
@@ -179,6 +180,32 @@ def test_consistent_forces_are_the_slope_of_the_energy(small, chignolin, which, 
         np.testing.assert_allclose(forces.sum(0), 0, atol=exact)
         if how != "published":
             np.testing.assert_allclose(jnp.cross(xyz, forces).sum(0), 0, atol=100 * exact)
+
+
+def test_a_protein_may_be_turned(chignolin):
+    from scipy.spatial.transform import Rotation
+
+    tables, turn = caps.tables(fragment(chignolin)), Rotation.random(random_state=3).as_matrix()
+    with jax.enable_x64(True):
+        xyz = jnp.asarray(chignolin.xyz, jnp.float64)
+        energy, forces = bonded(xyz, tables, smooth_energy)
+        turned, other = bonded(xyz @ turn.T, tables, smooth_energy)
+        np.testing.assert_allclose(turned, energy, rtol=1e-13)
+        np.testing.assert_allclose(other, forces @ turn.T, atol=1e-10)
+        # What the usual relaxation leaves out: the length of the published step is a sum over axes.
+        moved = sources(xyz, tables.caps, mode="compat") @ turn.T
+        assert 1e-6 < jnp.abs(sources(xyz @ turn.T, tables.caps, mode="compat") - moved).max() < 1e-3
+
+
+def test_molecules_far_apart_are_the_sum_of_both(chignolin, edit):
+    away = dataclasses.replace(chignolin, xyz=chignolin.xyz + np.float32(500))
+    both = edit.joined(chignolin, away)
+    with jax.enable_x64(True):
+        energies = [
+            float(bonded(jnp.asarray(one.xyz, jnp.float64), caps.tables(fragment(one)), smooth_energy)[0])
+            for one in (chignolin, both)
+        ]
+    assert energies[1] == pytest.approx(2 * energies[0], rel=1e-6)  # coordinates are float32 ones
 
 
 def test_compat_drops_the_forces_on_caps(chignolin):
@@ -254,7 +281,7 @@ def test_all_iterations_of_the_optimiser_agree_with_its_first_where_that_is_its_
     with jax.enable_x64(True):
         xyz = jnp.asarray(chignolin.xyz, jnp.float64)
         placed = caps.place(xyz, tables)
-        moved = sources(xyz, tables)[len(xyz) :] - placed
+        moved = sources(xyz, tables, how="published")[len(xyz) :] - placed
         np.testing.assert_allclose(jnp.abs(moved).sum(), caps.STEP, rtol=1e-12)
         np.testing.assert_allclose(jax.jit(caps._lbfgs)(placed, xyz, tables) - placed, moved, atol=1e-12)
 
@@ -271,7 +298,7 @@ def test_optimiser_against_a_plain_one(chignolin, edit):
         slope = jax.jit(lambda x: caps.strain_gradient(x.reshape(-1, 3), xyz, tables).reshape(-1))
         expected, iterations = plain_lbfgs(np.asarray(placed).reshape(-1), value, slope)
         assert iterations > 3
-        np.testing.assert_allclose(sources(xyz, tables)[len(xyz) :].reshape(-1), expected, atol=1e-10)
+        np.testing.assert_allclose(sources(xyz, tables, how="published")[len(xyz) :].reshape(-1), expected, atol=1e-10)
 
 
 def plain_lbfgs(x, value, slope):

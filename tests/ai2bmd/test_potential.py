@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.spatial.transform import Rotation
 
 from jaxprot.ai2bmd import predict
 from jaxprot.ai2bmd.fragment import fragment
@@ -75,9 +76,10 @@ def test_forces_are_the_slope_of_the_energy(small):
 
 
 @pytest.mark.slow
-def test_forces_are_the_slope_in_float64(network, chignolin):
+@pytest.mark.parametrize("relax", [None, "published"])
+def test_forces_are_the_slope_in_float64(network, chignolin, relax):
     with jax.enable_x64(True):
-        potential = Potential(network, chignolin, PotentialConfig(relax="published"))
+        potential = Potential(network, chignolin, PotentialConfig(relax=relax))
         leaves = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.asarray(leaf).dtype == jnp.float32 else leaf,
             potential.leaves.network,
@@ -94,18 +96,29 @@ def test_forces_are_the_slope_in_float64(network, chignolin):
             change = [float(energy(leaves, start + sign * step * direction)) for sign in (1, -1)]
             slope = (change[0] - change[1]) / (2 * step)
             assert slope == pytest.approx(-np.sum(forces * direction), abs=1e-5)
+        np.testing.assert_allclose(forces.sum(0), 0, atol=1e-9)
+        if relax is None:
+            np.testing.assert_allclose(np.cross(start, forces).sum(0), 0, atol=1e-8)
+            turn = Rotation.random(random_state=4).as_matrix()
+            turned = start @ turn.T + 20
+            assert float(energy(leaves, turned)) == pytest.approx(float(energy(leaves, start)), abs=1e-9)
+            np.testing.assert_allclose(field(leaves, turned)[1], forces @ turn.T, atol=1e-8)
 
 
 @pytest.mark.slow
-def test_no_net_force_without_solvent_or_with(potential):
+def test_no_net_force_or_torque_without_solvent_or_with(potential):
     found = potential.evaluate()
     assert set(found.energies) == {"bonded", "nonbonded", "solvent", "constraints"}
-    assert np.abs(found.total_forces.sum(0)).max() < 2e-5
+    from_middle = potential.structure.xyz - potential.structure.xyz.mean(0)
+    for forces in (found.total_forces, found.total_forces - found.forces["solvent"]):
+        assert np.abs(forces.sum(0)).max() < 2e-5
+        assert np.abs(np.cross(from_middle, forces).sum(0)).max() < 1e-4
 
 
 @pytest.mark.slow
 def test_published_forces_leave_out_those_on_caps(network, chignolin, potential):
-    other = Potential(network, chignolin, PotentialConfig(caps="compat", solvent="gb"))
+    assert PotentialConfig(caps="compat").relax == "published" and potential.cfg.relax == "none"
+    other = Potential(network, chignolin, PotentialConfig(caps="compat", relax="none", solvent="gb"))
     mine, theirs = potential.evaluate(), other.evaluate()
     assert mine.energy == pytest.approx(theirs.energy, abs=1e-6)
     np.testing.assert_allclose(mine.forces["solvent"], theirs.forces["solvent"], atol=1e-6)
@@ -115,15 +128,12 @@ def test_published_forces_leave_out_those_on_caps(network, chignolin, potential)
 
 @pytest.mark.slow
 def test_a_molecule_may_be_turned_moved_and_reordered(network, potential, chignolin, edit):
-    from scipy.spatial.transform import Rotation
-
     found = potential.evaluate()
     turn = Rotation.random(random_state=0).as_matrix()
     far = np.asarray(chignolin.xyz, np.float64) @ turn.T + [100.0, -50.0, 30.0]
     moved = potential.evaluate(far)
-    # The published relaxation of caps is not invariant to rotations (a step of length 1 in the sum of components).
-    assert moved.energy == pytest.approx(found.energy, abs=2e-3)
-    np.testing.assert_allclose(moved.total_forces, found.total_forces @ turn.T, atol=2e-2)
+    assert moved.energy == pytest.approx(found.energy, abs=1e-5)
+    np.testing.assert_allclose(moved.total_forces, found.total_forces @ turn.T, atol=1e-4)
     structure, order = edit.permuted(chignolin)
     again = Potential(network, structure, potential.cfg).evaluate()
     assert again.energy == pytest.approx(found.energy, abs=1e-5)
