@@ -22,8 +22,9 @@ BRIDGE = 3.0
 
 _GAP = 2.0  # Å between C and N of neighbours, 1.33 is usual
 _STRETCH = 1.6  # times the usual length, beyond which a bond is none
-_PREPARE = "add it with `jaxprot ai2bmd prepare` or another program that adds hydrogens and side chains"
+_PREPARE = "with `jaxprot ai2bmd prepare` or another program that adds hydrogens and side chains"
 _SHOWN = 12  # problems in a message
+_RESIDUES, _ATOMS = 3, 4  # residues, and atoms of each, that a line on missing ones names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,12 +65,13 @@ def topology(structure: Structure) -> Topology:
     _report(structure, problems)
 
     runs, problems = _runs(structure)
-    names, atoms = [], []
+    names, atoms, absent = [], [], {}
     for row in range(structure.n_residues):
-        name, rows, wrong = _residue(structure, row)
+        name, rows, absent[row], wrong = _residue(structure, row)
         names.append(name)
         atoms.append(rows)
         problems += wrong
+    problems += _absent(structure, absent)
     # What cannot be named cannot be measured, and close atoms would be reported as bonds too long and too short.
     _report(structure, problems)
     problems += _overlaps(structure)
@@ -177,7 +179,7 @@ def _uncapped(structure, row, cap):
 
 
 def _residue(structure, row):
-    """Force field residue, atom rows in its order, and problems of one residue."""
+    """Force field residue, atom rows in its order, names of missing atoms, and other problems of one residue."""
     start, end = np.searchsorted(structure.atom_residue, [row, row + 1])
     given = structure.atom_name[start:end].tolist()
     kind = templates.family(str(structure.res_name[row]))
@@ -186,20 +188,16 @@ def _residue(structure, row):
     variant, found, missing, extra = min(tried, key=lambda fit: len(fit[2]) + len(fit[3]))
     problems = []
     where = label(structure, row)
-    for name in missing:
-        what = "hydrogen" if name[0] == "H" else "atom"
-        problems.append(f"{where} atom {name}: this {what} is missing; {_PREPARE}")
     if kind == "HIS" and {"HD1", "HE2"} <= set(_wanted("HIP")) - set(found):
-        problems = [p for p in problems if " HD1:" not in p and " HE2:" not in p]
-        problems.append(f"{where} atom HD1 or HE2: no hydrogen on the ring's nitrogens; {_PREPARE}")
+        missing = [name for name in missing if name not in ("HD1", "HE2")] + ["HD1 or HE2"]
     for name in extra:
         why = "the chain end is charged; cap it instead" if name in ("OXT", "OT1", "OT2", "H2", "H3") else "remove it"
         problems.append(f"{where} atom {name}: {variant} has no such atom; {why}")
     named = templates.EXPLICIT.get(str(structure.res_name[row]).upper())
-    if not problems and named and named != variant:
+    if not problems and not missing and named and named != variant:
         problems.append(f"{where}: its hydrogens are those of {variant}; name it {variant} or correct them")
-    if problems:
-        return variant, np.zeros(0, int), problems
+    if problems or missing:
+        return variant, np.zeros(0, int), missing, problems
     template = templates.residues()[variant]
     rows = start + np.array([found[name] for name in template.atoms])
     element = residues.atomic_numbers(structure.element[rows])
@@ -208,7 +206,32 @@ def _residue(structure, row):
             f"{where} atom {structure.atom_name[rows[i]]}: element {structure.element[rows[i]]} in the file, but the "
             f"name stands for {residues.ELEMENTS[template.z[i]]}; correct columns 77-78 (type_symbol in mmCIF)"
         )
-    return variant, rows, problems
+    return variant, rows, [], problems
+
+
+def _absent(structure, missing):
+    """One line on all missing hydrogens, and one on other missing atoms; `missing` are their names by residue row."""
+    out = []
+    for what in ("hydrogen", "atom"):
+        lost = {row: [n for n in names if (n[0] == "H") == (what == "hydrogen")] for row, names in missing.items()}
+        lost = {row: names for row, names in lost.items() if names}
+        count = sum(map(len, lost.values()))
+        if count == 1:
+            ((row, (name,)),) = lost.items()
+            out.append(f"{label(structure, row)} atom {name}: this {what} is missing; add it {_PREPARE}")
+        elif count:
+            shown = [
+                f"{label(structure, row)} ({', '.join(names[:_ATOMS])}{_more(names, _ATOMS)})"
+                for row, names in list(lost.items())[:_RESIDUES]
+            ]
+            where = ", ".join(shown) + _more(lost, _RESIDUES, "residues")
+            out.append(f"{count} {what}s are missing: {where}; add them {_PREPARE}")
+    return out
+
+
+def _more(things, shown, what=""):
+    rest = len(things) - shown
+    return f" and {rest} more{what and ' ' + what}" if rest > 0 else ""
 
 
 def _wanted(variant):

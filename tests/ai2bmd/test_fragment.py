@@ -134,7 +134,7 @@ def test_hydrogens_tell_the_form_of_histidine(shared, edit):
     none = edit.without(protein, edit.atom(protein, resid, "HE2"))
     for form, changed in (("HIE", protein), ("HIP", both), ("HID", delta)):
         assert topology(changed).names[row] == form
-    with pytest.raises(InputError, match=f"residue HIS {resid} atom HD1 or HE2: no hydrogen"):
+    with pytest.raises(InputError, match=f"residue HIS {resid} atom HD1 or HE2: this hydrogen is missing; add"):
         topology(none)
     with pytest.raises(InputError, match="its hydrogens are those of HID; name it HID"):
         topology(edit.renamed(delta, resid, "HIE"))
@@ -334,6 +334,26 @@ def test_all_problems_are_told_at_once(chignolin, edit):
         fragment(missing_hydrogen(missing_atom(chignolin, edit), edit))
     text = str(caught.value)
     assert text.startswith("chignolin: 2 problems\n  ") and "TYR 3 atom HB2" in text and "TRP 10 atom CZ2" in text
+
+
+def test_missing_hydrogens_are_one_line(chignolin):
+    with pytest.raises(InputError) as caught:
+        fragment(chignolin.select(chignolin.element != "H"))
+    assert str(caught.value) == (
+        "chignolin: 78 hydrogens are missing: residue ACE 1 (H1, H2, H3), residue TYR 2 (H, HA, HB2, HB3 and 5 more), "
+        "residue TYR 3 (H, HA, HB2, HB3 and 5 more) and 9 more residues; add them with `jaxprot ai2bmd prepare` or "
+        "another program that adds hydrogens and side chains"
+    )
+
+
+def test_missing_side_chains_are_one_line_beside_it(chignolin):
+    ring = np.isin(chignolin.atom_name, ["CZ", "HZ", "OH", "HH"])
+    with pytest.raises(InputError) as caught:
+        fragment(chignolin.select(~ring))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "chignolin: 2 problems" and len(lines) == 3
+    assert "hydrogens are missing: residue TYR 2 (HH)" in lines[1]
+    assert "atoms are missing: residue TYR 2 (CZ, OH)" in lines[2]
 
 
 def test_a_raw_crystal_structure_is_refused_with_a_remedy(example):
