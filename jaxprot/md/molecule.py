@@ -17,6 +17,14 @@ def masses(z: np.ndarray) -> np.ndarray:
     return np.array([gemmi.Element(int(number)).weight for number in unique])[inverse.reshape(-1)]
 
 
+def radii(z: np.ndarray) -> np.ndarray:
+    """(N,) covalent radii in Å of (N,) atomic numbers (Cordero et al. 2008, doi 10.1039/b801115j)."""
+    import gemmi
+
+    unique, inverse = np.unique(z, return_inverse=True)
+    return np.array([gemmi.Element(int(number)).covalent_r for number in unique])[inverse.reshape(-1)]
+
+
 def bonds(z: np.ndarray, xyz: np.ndarray) -> np.ndarray:
     """(b, 2) pairs of atoms closer than 1.3 times the sum of their covalent radii, i < j.
 
@@ -24,10 +32,9 @@ def bonds(z: np.ndarray, xyz: np.ndarray) -> np.ndarray:
       z: (N,) atomic numbers.
       xyz: (N, 3) Å.
     """
-    import gemmi
     from scipy.spatial import cKDTree
 
-    radius = np.array([gemmi.Element(int(number)).covalent_r for number in z])
+    radius = radii(z)
     near = cKDTree(xyz).query_pairs(2 * _SLACK * radius.max(), output_type="ndarray").reshape(-1, 2)
     length = np.linalg.norm(xyz[near[:, 0]] - xyz[near[:, 1]], axis=-1)
     found = near[length < _SLACK * radius[near].sum(-1)]

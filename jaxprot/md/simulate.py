@@ -39,7 +39,8 @@ STATE = "restart/state.npz"
 OWN = re.compile(r"(trajectory(_\d+)?\.dcd|(final|last)(_\d+)?\.pdb|topology\.pdb|energies\.csv)")
 """Names of a run's files: a run that begins removes those of an earlier one from its folder."""
 
-_STRETCH, _SQUEEZE = 1.7, 0.5  # times its first length: a bond that is broken, or collapsed
+_STRETCH, _SQUEEZE = 1.7, 0.5  # times its usual length: a bond that is broken, or collapsed
+_PARTED = 1.6  # times the sum of covalent radii, beyond which two atoms were not bonded to begin with
 _SIGMAS = 6.0  # a small molecule's temperature scatters; a run is stopped only beyond so many standard deviations
 
 
@@ -256,7 +257,7 @@ def simulate(
                                  f"{cfg.record} steps); start anew in another folder")  # fmt: skip
         files = Files(folder, structure, cfg, counts)
         pairs = molecule.bonds(z, structure.xyz) if bonds is None else np.asarray(bonds, np.int64).reshape(-1, 2)
-        guard = Guard(structure, pairs, cfg, integrator.freedom)
+        guard = Guard(structure, z, pairs, cfg, integrator.freedom)
         observed, clock, produced = None, time.perf_counter(), 0
         # A copy, since the state is given away with each chunk; what a run begins with nothing has looked at yet.
         good = np.array(state.integrator.position).reshape(-1, len(z), 3) if files.rows else None
@@ -266,13 +267,21 @@ def simulate(
                 if stage is not None and (progress.step - cfg.first) % cfg.equilibration == 0:
                     progress = progress._replace(places=np.asarray(here))
                 spring = None if stage is None else Restraint(np.full(len(z), stage * KCAL_MOL), progress.places)
-                state, observed = integrator.run(state, leaves, steps, spring, None if stage is None else cfg.damping)
+                damping = None if stage is None else cfg.damping
+                kept = jax.tree.map(np.array, state)  # the state itself is given away
+
+                def ahead(count: int, kept: Any = kept, spring: Any = spring, damping: Any = damping) -> Any:
+                    again = jax.tree.map(jax.numpy.asarray, kept)
+                    return _with_replicas(integrator.run(again, leaves, count, spring, damping)[1], cfg)
+
+                state, observed = integrator.run(state, leaves, steps, spring, damping)
                 observed = _with_replicas(jax.block_until_ready(observed), cfg)
                 progress = progress._replace(step=progress.step + steps)
                 try:
                     guard(observed, progress.step)
-                except RunawayError as error:
-                    raise RunawayError(f"{error}; {_way_on(files, good, progress.step - steps)}") from error
+                except RunawayError:
+                    told = _where(guard, ahead, observed, progress.step - steps, steps)
+                    raise RunawayError(f"{told}; {_way_on(files, good, progress.step - steps)}") from None
                 good = observed.positions
                 if progress.step >= 0:
                     files.frame(observed.positions)
@@ -310,6 +319,37 @@ class Progress(NamedTuple):
     places: np.ndarray
     count: int
     heat: float
+
+
+def _where(guard: Guard, ahead: Callable[[int], Observed], end: Observed, start: int, steps: int) -> str:
+    """Goes through a chunk again, for the first step that the guard does not let pass; what it says of that one.
+
+    The end of a chunk says little: what is not finite spreads to every atom within a step or two. The step is found by
+    halving, so that some more chunks' worth of steps are all that it costs.
+
+    Args:
+      guard: of the run.
+      ahead: what is observed so many steps after the beginning of the chunk.
+      end: what was observed at its end.
+      start: step that it began at.
+      steps: of the chunk.
+    """
+    good, bad, before = 0, steps, None
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        seen = ahead(middle)
+        try:
+            guard(seen, start + middle)
+            good, before = middle, seen
+        except RunawayError:
+            bad, end = middle, seen
+    # One step from a beginning that was let pass; a look of no steps has the terms of the energy there as well.
+    before = ahead(0) if before is None and steps else before
+    try:
+        guard(end, start + bad, before)
+    except RunawayError as error:
+        return str(error)
+    raise AssertionError("the guard let pass what it had stopped")
 
 
 def _way_on(files: Files, good: np.ndarray | None, step: int) -> str:
@@ -379,23 +419,31 @@ class Guard:
     """Stops a run that left what its potential describes, and says where.
 
     Args:
-      structure: for names, and for the lengths of bonds.
-      bonds: (b, 2) pairs of atoms that stay together.
+      structure: for names.
+      z: (N,) atomic numbers, for the usual lengths of bonds, as those of the structure may be strained: a disulfide is
+        read up to 3 Å, and a hydrogen may begin at half its distance.
+      bonds: (b, 2) pairs of atoms that stay together; those that are no bond begin at the length that is theirs.
       cfg: the run.
       freedom: degrees of freedom.
     """
 
-    def __init__(self, structure: Structure, bonds: np.ndarray, cfg: SimulationConfig, freedom: int):
+    def __init__(self, structure: Structure, z: np.ndarray, bonds: np.ndarray, cfg: SimulationConfig, freedom: int):
         self.structure, self.bonds, self.cfg = structure, bonds, cfg
-        self.lengths = self._lengths(np.asarray(structure.xyz, np.float64))
+        usual, first = molecule.radii(z)[bonds].sum(-1), self._lengths(np.asarray(structure.xyz, np.float64))
+        self.lengths = np.where(first > _PARTED * usual, first, usual)
         scatter = 1 + _SIGMAS * math.sqrt(2 / max(freedom, 1))
         self.hottest = None if cfg.dynamics.ensemble == "nve" else max(cfg.runaway, scatter) * cfg.dynamics.temperature
 
     def _lengths(self, xyz: np.ndarray) -> np.ndarray:
         return np.linalg.norm(xyz[..., self.bonds[:, 0], :] - xyz[..., self.bonds[:, 1], :], axis=-1)
 
-    def __call__(self, observed: Observed, step: int) -> None:
+    def __call__(self, observed: Observed, step: int, before: Observed | None = None) -> None:
         """Looks at (r, ...) observations.
+
+        Args:
+          observed: at the step.
+          step: number.
+          before: at the step before, which tells the atoms to look at where all are lost.
 
         Raises:
           RunawayError: naming step, and atoms or term of the energy.
@@ -403,12 +451,15 @@ class Guard:
         for replica, xyz in enumerate(observed.positions):
             where = f"step {step}" + (f", replica {replica}" if self.cfg.replicas > 1 else "")
             bad = ~np.isfinite(xyz).all(-1) | ~np.isfinite(observed.forces[replica]).all(-1)
+            last = "" if before is None else f"; at the step before {self._largest(before, replica)}"
+            if bad.all() and len(bad) > 1:
+                raise RunawayError(f"{where}: no atom's position and force are finite{last}")
             if bad.any():
-                raise RunawayError(f"{where}: {self._names(np.flatnonzero(bad))} not finite")
+                raise RunawayError(f"{where}: {self._names(np.flatnonzero(bad))} not finite{last}")
             energies = {**observed.terms, "kinetic": observed.kinetic}
             lost = [f"{name} ({value[replica]})" for name, value in energies.items() if not np.isfinite(value[replica])]
             if lost:
-                raise RunawayError(f"{where}: energy not finite: {', '.join(lost)}")
+                raise RunawayError(f"{where}: energy not finite: {', '.join(lost)}{last}")
             ratio = self._lengths(xyz) / self.lengths
             wrong = np.flatnonzero((ratio > _STRETCH) | (ratio < _SQUEEZE))
             if len(wrong):
@@ -416,14 +467,17 @@ class Guard:
                 pair = " - ".join(molecule.label(self.structure, atom) for atom in self.bonds[worst])
                 raise RunawayError(
                     f"{where}: bond {pair} is {ratio[worst] * self.lengths[worst]:.2f} Å long, {ratio[worst]:.2f} "
-                    f"times its first length ({len(wrong)} such bonds)"
+                    f"times its usual length ({len(wrong)} such bonds)"
                 )
             if self.hottest is not None and observed.temperature[replica] > self.hottest:
-                forces = np.linalg.norm(observed.forces[replica], axis=-1)
                 raise RunawayError(
-                    f"{where}: {observed.temperature[replica]:.0f} K, set were {self.cfg.dynamics.temperature:g}; the "
-                    f"largest force, {forces.max():.1f} eV/Å, is on {self._names([int(forces.argmax())])}"
+                    f"{where}: {observed.temperature[replica]:.0f} K, set were {self.cfg.dynamics.temperature:g}; "
+                    f"{self._largest(observed, replica)}"
                 )
+
+    def _largest(self, observed: Observed, replica: int) -> str:
+        forces = np.linalg.norm(observed.forces[replica], axis=-1)
+        return f"the largest force, {forces.max():.1f} eV/Å, is on {self._names([int(forces.argmax())])}"
 
     def _names(self, atoms: Any) -> str:
         shown = ", ".join(molecule.label(self.structure, atom) for atom in atoms[:3])

@@ -94,3 +94,13 @@ def test_charges_in_vacuum_are_told(chignolin, example, said):
     (line,) = said()
     assert line.startswith("chignolin: net charge -2 and 2 charged residues (")
     assert "ASP 4" in line and "GLU 6" in line and "--solvent gb" in line and "\n" not in line
+
+
+@pytest.mark.parametrize("solvent", ["none", "gb"])
+def test_dynamics_in_vacuum_tell_it_and_those_in_solvent_do_not(saved, chignolin, said, tmp_path, monkeypatch, solvent):
+    from jaxprot.md import simulate
+
+    monkeypatch.setattr(simulate, "simulate", lambda *_, **__: None)  # the run itself is not what is looked at
+    potential = predict.load(saved / "silent.safetensors").potential(chignolin, solvent=solvent)
+    predict.simulate(potential, simulate.SimulationConfig(), tmp_path, downhill=0)
+    assert ["in vacuum" in line for line in said()] == ([True] if solvent == "none" else [])

@@ -321,7 +321,7 @@ def test_an_energy_that_is_none_stops_the_run(structure, tmp_path, late):
         return {**terms, "solvent": jnp.where(here, jnp.nan, 0.0)}, forces
 
     cfg = dataclasses.replace(CONFIG, steps=20, equilibration=0, replicas=2)
-    step = 10 if late else 0
+    step = 1 if late else 0
     with pytest.raises(RunawayError, match=rf"step {step}, replica 0: energy not finite: solvent \(nan\); ") as told:
         simulate.simulate(lost, leaves, structure, Z, cfg, tmp_path)
     assert ("last_00.pdb (each replica has one" in str(told.value)) == late
@@ -338,7 +338,7 @@ def test_heat_and_numbers_that_are_none_stop_the_run(structure, tmp_path):
         return terms, forces * 1.0 + 30 * jnp.sign(jnp.sin(1e4 * xyz))
 
     cfg = dataclasses.replace(CONFIG, steps=2000, equilibration=0)
-    with pytest.raises(RunawayError, match="K, set were 300|times its first length"):
+    with pytest.raises(RunawayError, match="K, set were 300|times its usual length"):
         simulate.simulate(heated, leaves, structure, Z, cfg, tmp_path / "a")
 
     def broken(leaves, xyz):
@@ -347,6 +347,49 @@ def test_heat_and_numbers_that_are_none_stop_the_run(structure, tmp_path):
 
     with pytest.raises(RunawayError, match="step 0: A MOH 1 H1 not finite; the run begins so: look at"):
         simulate.simulate(broken, leaves, structure, Z, cfg, tmp_path / "b")
+
+
+def test_numbers_lost_within_a_chunk_are_followed_to_their_step_and_atom(structure, tmp_path):
+    field, leaves = springs(structure)
+
+    def torn(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        forces = forces.at[5].add(jnp.array([0.0, 0, 3.0]))
+        gone = jnp.sum((xyz[5] - xyz[1]) ** 2) > 1.2**2  # then all is lost, as in a potential of many bodies
+        return terms, jnp.where(gone, jnp.nan, forces)
+
+    def told(record, folder):
+        cfg = dataclasses.replace(CONFIG, steps=400, record=record, equilibration=0, runaway=1e6)
+        with pytest.raises(RunawayError) as caught:
+            simulate.simulate(torn, leaves * 0.1, structure, Z, cfg, folder)
+        return str(caught.value)
+
+    one, whole = told(1, tmp_path / "one"), told(100, tmp_path / "chunk")
+    step = int(whole.split(":")[0].removeprefix("step "))
+    assert 5 < step < 100 and whole.split("; ")[:2] == one.split("; ")[:2]
+    assert "no atom's position and force are finite; at the step before the largest force, " in whole
+    assert "is on A MOH 1 HO;" in whole and "last good frame (step 0)" in whole and f"frame (step {step - 1})" in one
+    assert np.isfinite(read_structure(tmp_path / "chunk" / "last.pdb").xyz).all()
+    for folder, frames in (("one", step), ("chunk", 1)):
+        seen = read_frames(tmp_path / folder / "trajectory.dcd")
+        assert len(seen) == frames and np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize(("z", "first", "rest"), [((16, 16), 3.0, 2.05), ((8, 1), 0.5, 0.97)], ids=["S-S", "O-H"])
+def test_a_strained_bond_may_relax_and_a_parted_one_stops_the_run(structure, z, first, rest):
+    pair = structure.select(np.arange(6) < 2)
+    pair = dataclasses.replace(pair, xyz=np.array([[0, 0, 0], [first, 0, 0]], np.float32))
+    guard = simulate.Guard(pair, np.array(z), np.array([[0, 1]]), CONFIG, 6)
+
+    def seen(length):
+        xyz = np.array([[[0, 0, 0], [length, 0, 0]]], float)
+        return simulate.Observed({"e": np.zeros(1)}, np.zeros(1), np.full(1, 300.0), xyz, np.zeros((1, 2, 3)))
+
+    for length in (first, rest, rest - 0.2, rest + 0.35):
+        guard(seen(length), 1)
+    for length in (1.9 * rest, 0.4 * rest):
+        with pytest.raises(RunawayError, match=f"bond .* is {length:.2f} Å long"):
+            guard(seen(length), 1)
 
 
 def test_springs_of_equilibration_are_those_of_the_stages(structure, tmp_path):
