@@ -16,6 +16,7 @@ from jaxprot.core.errors import InputError, naming
 from jaxprot.core.structure import Structure
 from jaxprot.io.outputs import atomic_path, write_json
 from jaxprot.io.structures import read_structure
+from jaxprot.io.tables import read_table
 from jaxprot.visnet import weights
 from jaxprot.visnet.model import ViSNet
 from jaxprot.weights import registry
@@ -229,6 +230,25 @@ def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
         },
     )
     return [*written, "analysis.json"]
+
+
+def write_xtc(folder: str | os.PathLike) -> list[str]:
+    """Writes the DCD trajectories of a run as XTC files beside them; their names.
+
+    The DCD files stay, as a run goes on by adding to them.
+    """
+    from jaxprot.io import trajectories
+    from jaxprot.io.dcd import read_frames
+
+    folder, written = Path(folder), []
+    table = read_table(folder / "energies.csv")
+    produced = np.asarray(table["step"]) >= 0
+    first = np.unique(np.asarray(table["step"])[produced], return_index=True)[1]
+    steps, times = (np.asarray(table[name])[produced][first] for name in ("step", "time_ps"))
+    for path in sorted(folder.glob("trajectory*.dcd")):
+        trajectories.write_xtc(path.with_suffix(".xtc"), read_frames(path), times, steps)
+        written.append(path.with_suffix(".xtc").name)
+    return written
 
 
 def _end(number: int, count: int) -> str:

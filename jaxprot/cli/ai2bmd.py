@@ -195,6 +195,8 @@ class SimulateOptions(PotentialOptions):
     """Of each of the five stages before production, in which springs hold all atoms; 0 for none (published: 2000)."""
     replicas: int = 1
     """Molecules that move side by side, with velocities of their own."""
+    trajectory_format: Literal["dcd", "xtc"] = "dcd"
+    """`xtc`: trajectory.xtc as well (needs jaxprot[trajectories]), made of trajectory.dcd, which a run goes on with."""
     resume: bool = False
     """Go on with the run in the output folder (a new one there, with --overwrite, removes it)."""
 
@@ -213,11 +215,14 @@ def simulate(options: SimulateOptions) -> int:
 
     from jaxprot.ai2bmd import predict
     from jaxprot.io.outputs import RunDirectory, sha256
+    from jaxprot.io.trajectories import check_xtc
     from jaxprot.md.integrators import Dynamics
     from jaxprot.md.simulate import OWN, STATE, RunawayError, SimulationConfig
 
     if options.input is None:
         raise InputError("give a structure; `jaxprot ai2bmd prepare` makes one that can be simulated")
+    if options.trajectory_format == "xtc":
+        check_xtc()
     home, begin = options.output, time.perf_counter()
     if options.resume and not (home / STATE).is_file():
         raise InputError(f"{home}: no {STATE} to go on from; start without --resume")
@@ -247,14 +252,14 @@ def simulate(options: SimulateOptions) -> int:
             )
     except RunawayError as error:
         if (home / "energies.csv").is_file():  # what there is up to here
-            predict.analyse(home, potential.structure)
+            _finish(options, potential)
         record(
             options, home, "ai2bmd simulate", inputs=[options.input], weights=weights, timings=timings,
             failed={str(options.input): str(error)},
         )  # fmt: skip
         raise
     timings["dynamics"] = time.perf_counter() - begin - timings["start"]
-    written = predict.analyse(home, potential.structure)
+    written = _finish(options, potential)
     timings["total"] = time.perf_counter() - begin
     record(
         options, home, "ai2bmd simulate", inputs=[options.input], weights=weights, timings=timings,
@@ -266,6 +271,16 @@ def simulate(options: SimulateOptions) -> int:
     logging.getLogger(__name__).debug("moved %.2f Å", moved)
     print(f"{home}: {outcome.step} steps, {outcome.frames} frames{mean}{rate}; {', '.join(written)}")
     return 0
+
+
+def _finish(options: SimulateOptions, potential: Any) -> list[str]:
+    """Analyses what a run left; names of files."""
+    from jaxprot.ai2bmd import predict
+
+    written = predict.analyse(options.output, potential.structure)
+    for older in options.output.glob("trajectory*.xtc"):
+        older.unlink()  # of fewer frames, where a run went on
+    return [*written, *(predict.write_xtc(options.output) if options.trajectory_format == "xtc" else [])]
 
 
 class _bar:  # noqa: N801 - used as a function

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxprot.core.errors import InputError
 from jaxprot.core.structure import Structure
+from jaxprot.io.outputs import atomic_path
 from jaxprot.io.structures import read_structure, stem_of
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,36 @@ def read_trajectory(
         raise InputError(f"{source}: no frames; is the file complete?")
     _check_finite(frames, source)
     return Trajectory(dataclasses.replace(structure, name=name or Path(paths[0]).stem), frames)
+
+
+def check_xtc() -> None:
+    """Refuses XTC files where they cannot be written, before anything is computed for them.
+
+    Raises:
+      InputError: mdtraj is not installed (extra `trajectories`).
+    """
+    _opener(".xtc")
+
+
+def write_xtc(path: str | os.PathLike, frames: np.ndarray, times: np.ndarray, steps: np.ndarray | None = None) -> None:
+    """Writes an XTC file (GROMACS; coordinates to 0.01 Å), whole or not at all.
+
+    Args:
+      path: file.
+      frames: (F, N, 3) Å.
+      times: (F,) ps.
+      steps: (F,) numbers of the steps; those of the frames if None.
+
+    Raises:
+      InputError: mdtraj is not installed (extra `trajectories`).
+    """
+    opened = _opener(".xtc")
+    numbers = np.arange(len(frames)) if steps is None else steps
+    with atomic_path(path) as temporary, opened(str(temporary), "w", force_overwrite=True) as file:
+        for start in range(0, len(frames), _FRAMES):
+            part = slice(start, start + _FRAMES)
+            nanometres = np.asarray(frames[part], np.float32) / np.float32(10)
+            file.write(nanometres, np.asarray(times[part], np.float32), np.asarray(numbers[part], np.int32))
 
 
 def from_models(structure: Structure) -> Trajectory:
@@ -301,11 +332,11 @@ def _opener(source: str) -> Any:
         formats = importlib.import_module("mdtraj.formats")
     except ImportError as error:
         raise InputError(
-            f"{source}: trajectories are read by mdtraj, which is not installed; pip install 'jaxprot[trajectories]'"
+            f"{source}: such trajectories need mdtraj, which is not installed; pip install 'jaxprot[trajectories]'"
         ) from error
     return {
         ".dcd": formats.DCDTrajectoryFile, ".xtc": formats.XTCTrajectoryFile, ".trr": formats.TRRTrajectoryFile,
-    }[Path(source).suffix.lower()]  # fmt: skip
+    }[(Path(source).suffix or source).lower()]  # fmt: skip
 
 
 def _check_finite(frames: np.ndarray, source: str) -> None:

@@ -36,7 +36,7 @@ from jaxprot.md.integrators import Dynamics, Field, Integrator, Observed, Restra
 STATE = "restart/state.npz"
 """What a run goes on from."""
 
-OWN = re.compile(r"(trajectory(_\d+)?\.dcd|(final|last)(_\d+)?\.pdb|topology\.pdb|energies\.csv)")
+OWN = re.compile(r"(trajectory(_\d+)?\.(dcd|xtc)|(final|last)(_\d+)?\.pdb|topology\.pdb|energies\.csv)")
 """Names of a run's files: a run that begins removes those of an earlier one from its folder."""
 
 _STRETCH, _SQUEEZE = 1.7, 0.5  # times its usual length: a bond that is broken, or collapsed

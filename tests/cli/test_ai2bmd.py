@@ -8,8 +8,11 @@ import pytest
 from flax import nnx
 
 from jaxprot.cli.main import main
+from jaxprot.io.dcd import read_frames
 from jaxprot.io.structures import read_structure, write_structure
 from jaxprot.io.tables import read_table
+from jaxprot.io.trajectories import read_trajectory
+from jaxprot.weights import portable
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,16 @@ def test_energy_and_forces(alanine, weights, tmp_path, capsys):
     assert (out / "run.json").is_file()
 
 
+def test_a_warning_is_one_line(alanine, weights, tmp_path, capsys):
+    tensors, header = portable.load(weights)
+    portable.save(tmp_path / "few.safetensors", tensors, {**header, "units": ["GLY"]})
+    argv = ["ai2bmd", "energy", str(alanine), "--weights", str(tmp_path / "few.safetensors")]
+    assert main([*argv, "-o", str(tmp_path / "out")]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(lines) == 1 and lines[0].startswith("jaxprot: warning: ")
+    assert "these weights never learnt from ALA (" in lines[0]
+
+
 def test_fragments(example, tmp_path, capsys):
     paths = [str(example(name)) for name in ("chignolin", "trpcage")]
     assert main(["ai2bmd", "fragment", *paths, "-o", str(tmp_path / "out")]) == 0
@@ -83,10 +96,15 @@ def test_a_run_writes_what_it_says(ran, alanine):
     assert told["ns_per_day"] > 0 and told["minimisation"]["steps"] <= 5
 
 
-def test_a_run_goes_on_as_one_that_was_not_stopped(ran, alanine, weights, tmp_path):
+def test_a_run_goes_on_as_one_that_was_not_stopped(ran, alanine, weights, tmp_path, capsys):
+    pytest.importorskip("mdtraj")
     folder = tmp_path / "out"
-    assert main(_simulate(alanine, weights, folder, "--steps", "20")) == 0
+    assert main(_simulate(alanine, weights, folder, "--steps", "20", "--trajectory-format", "xtc")) == 0
+    xtc = read_trajectory(folder / "trajectory.xtc", folder / "topology.pdb").frames
+    np.testing.assert_allclose(xtc, read_frames(folder / "trajectory.dcd"), atol=0.006)
+    assert len(xtc) == 3 and "trajectory.xtc" in capsys.readouterr().out
     assert main(_simulate(alanine, weights, folder, "--steps", "40", "--resume")) == 0
+    assert not (folder / "trajectory.xtc").exists()  # of the first half alone
     for name in ("trajectory.dcd", "energies.csv", "final.pdb"):
         assert (folder / name).read_bytes() == (ran / name).read_bytes()
 
@@ -128,7 +146,7 @@ def test_what_cannot_be_simulated(example, alanine, weights, tmp_path, capsys):
     heavy = read_structure(alanine)
     write_structure(heavy.select(heavy.element != "H"), tmp_path / "heavy.pdb")
     message = refused("ai2bmd", "fragment", str(tmp_path / "heavy.pdb"))
-    assert "heavy.pdb" in message and "ai2bmd prepare" in message
+    assert "heavy.pdb" in message and "ai2bmd prepare" in message and message.count("\n") == 1
     message = refused("ai2bmd", "simulate", str(example("ubiquitin")), "--weights", str(weights))
     assert "ACE" in message
     message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--resume")

@@ -9,7 +9,7 @@ import pytest
 
 from jaxprot.core.errors import InputError
 from jaxprot.io.structures import read_structure, write_structure
-from jaxprot.io.trajectories import Trajectory, from_models, read_trajectory
+from jaxprot.io.trajectories import Trajectory, check_xtc, from_models, read_trajectory, write_xtc
 
 
 @pytest.fixture
@@ -62,6 +62,17 @@ def test_formats(structure, frames, topology, tmp_path, kind, capfd):
     assert capfd.readouterr().out == ""
     several = read_trajectory([path, path], topology, stride=7)
     np.testing.assert_array_equal(several.frames, np.concatenate([found.frames] * 2)[::7])
+
+
+def test_xtc_files_are_read_as_they_were_written(structure, topology, tmp_path):
+    mdtraj = pytest.importorskip("mdtraj")
+    given = np.random.default_rng(0).normal(size=(300, structure.n_atoms, 3)) * 20  # more than are written at once
+    write_xtc(tmp_path / "a.xtc", given, np.arange(300) * 0.1, np.arange(300) * 100)
+    np.testing.assert_allclose(read_trajectory(tmp_path / "a.xtc", topology).frames, given, atol=0.0051)
+    with mdtraj.formats.XTCTrajectoryFile(str(tmp_path / "a.xtc")) as file:
+        _, times, steps, _ = file.read()
+    np.testing.assert_allclose(times, np.arange(300) * 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(steps, np.arange(300) * 100)
 
 
 def test_heavy_atoms_only(structure, frames, topology, tmp_path):
@@ -142,6 +153,8 @@ def test_without_mdtraj(topology, tmp_path, monkeypatch):
     (tmp_path / "a.dcd").write_bytes(b"")
     with pytest.raises(InputError, match=r"a.dcd: .*pip install 'jaxprot\[trajectories\]'"):
         read_trajectory(tmp_path / "a.dcd", topology)
+    with pytest.raises(InputError, match=r"\.xtc: such trajectories need mdtraj, .*\[trajectories\]"):
+        check_xtc()
 
 
 def test_damaged(structure, frames, topology, tmp_path, caplog):
