@@ -20,6 +20,7 @@ def config() -> TrainConfig:
             data=(DATA,),
             model=ViSNetConfig(hidden=128, layers=6, lmax=1, max_neighbors=32, smooth=False),
             pairs=4 * 168**2,
+            most=4,
             units="hartree",
             held=0.1,
             loss="mse",

@@ -7,14 +7,17 @@ import lzma
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxprot.core.errors import InputError
 from jaxprot.core.units import BOHR_ANGSTROM, HARTREE_EV
+from jaxprot.train.config import load_experiment
 from jaxprot.train.loop import fit
 from jaxprot.train.parallel import Parallel
 from jaxprot.train.task import OptimConfig, TrainConfig
 from jaxprot.visnet import data, weights
 from jaxprot.visnet.config import ViSNetConfig
+from jaxprot.visnet.model import ViSNet
 
 SMALL = ViSNetConfig(hidden=8, layers=2, heads=2, rbf=4, lmax=1, max_z=10)
 BACKBONE = (("C", "ACE"), ("N", "ALA"), ("CA", "ALA"), ("C", "ALA"), ("N", "NME"))
@@ -211,3 +214,22 @@ def test_what_is_held_back_does_not_change_with_more_data(folder):
     assert 5 < len(held) < 25 and held < now
     train = {after.sets["bb"].positions[row].tobytes() for row in after._rows["bb"][0]}
     assert not train & now and len(train | now) == 70
+
+
+@pytest.mark.parametrize("atoms", [9, 21, 24])
+def test_published_batches_are_of_four_molecules(root, tmp_path, monkeypatch, atoms):
+    write(tmp_path, "md17", [6] * 3 + [1] * (atoms - 3), n=100)
+    monkeypatch.setenv("JAXPROT_MD17", str(tmp_path / "md17.npz"))
+    cfg = load_experiment(root / "experiments" / "ai2bmd" / "md17.py")
+    batch = cfg.task.batches(0, 0)
+    assert len(batch.members) == 4 and cfg.task.load(batch.shape, batch.members).forces.shape[0] == 4
+    assert len(cfg.task.examples[0]) + len(cfg.task.held_back("md17")) == 100
+    assert cfg.steps == 3000 * 238 and cfg.evaluate_every == -(-950 // 4)
+
+
+def test_a_task_tells_what_it_learnt_from(folder, tmp_path):
+    tensors = weights.tensors_of(ViSNet(SMALL, rngs=nnx.Rngs(0)))
+    weights.save(tmp_path / "start.safetensors", SMALL, tensors, units=["GLY", "AA"])
+    assert data.EnergyForceTask(data=(str(folder),), model=SMALL, exclude=("bb",)).learnt() == ["AA"]
+    inherited = data.EnergyForceTask(data=(str(folder / "bb.npz"),), start=str(tmp_path / "start.safetensors"))
+    assert inherited.learnt() == ["AA", "BB", "GLY"]
