@@ -10,14 +10,10 @@ ratio of 1e-4; how many is not known here, hence `--particles`. Conformations li
 files (PDB entries 1AKE and 4AKE, from which `--chain` is taken), or are those of `--path`: an .npz file with `path_ca`
 (frames, residues, 3) in Å, one place for each residue of the closed file.
 
-Simulation, training and analysis are those of `jaxprot cryostar simulate | fit | analyze`; a script that was stopped
-goes on where it was. Written are OUTPUT/particles/, OUTPUT/run/ and OUTPUT/figures.json: the distance of each
-particle's conformation from the true one without superposition (root mean square over residues: `rmsd_mean`,
-`rmsd_median` over particles; `distance_mean` and `within_3`, mean over residues and share of them within 3 Å, as the
-published code measures), `spearman`, the largest absolute rank correlation of one of the first three principal
-components of the latents with the number of the true frame, and how well geometry is kept: `bond_deviation` (root mean
-square of the distances of neighbours to those of the reference, Å) and `clashes` (pairs of residues closer than 4 Å
-that are not in the reference, per structure).
+Simulation, training, analysis and (with `--density`) maps are those of `jaxprot cryostar simulate | fit | analyze |
+density`; a script that was stopped goes on where it was. Written are OUTPUT/particles/, OUTPUT/run/ and
+OUTPUT/figures.json, the figures of `jaxprot cryostar analyze --truth` (see `jaxprot.cryostar.truth.conformations`);
+maps are in OUTPUT/run/density, and what they have in common with the true densities in true_resolution.csv there.
 """
 
 from __future__ import annotations
@@ -33,77 +29,6 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-_CHUNK = 256  # conformations at once
-
-
-def geometry(frames: np.ndarray, beads: Any) -> dict[str, float]:
-    """Bond deviation and clashes of conformations (n, N, 3) in Å, against a reference."""
-    from jaxprot.cryostar.gmm import pairs_of
-    from jaxprot.cryostar.losses import CLASH
-
-    pairs = pairs_of(beads)
-    native = np.linalg.norm(np.diff(beads.xyz[pairs.connect], axis=1)[:, 0], axis=-1)
-    squares, clashes = 0.0, 0
-    for start in range(0, len(frames), _CHUNK):
-        part = frames[start : start + _CHUNK]
-        lengths = np.linalg.norm(part[:, pairs.connect[:, 0]] - part[:, pairs.connect[:, 1]], axis=-1)
-        squares += float(((lengths - native) ** 2).sum(dtype=np.float64))
-        apart = ((part[:, pairs.clash[:, 0]] - part[:, pairs.clash[:, 1]]) ** 2).sum(-1)
-        clashes += int((apart < CLASH**2).sum())
-    bonds = max(len(frames) * len(native), 1)
-    return {"bond_deviation": float(np.sqrt(squares / bonds)), "clashes": clashes / len(frames)}
-
-
-def distances(frames: np.ndarray, true: np.ndarray, frame: np.ndarray) -> dict[str, float]:
-    """Figures of conformations (n, N, 3) against `true` (F, N, 3) at `frame` (n,); nothing is superposed."""
-    off = np.concatenate([
-        np.linalg.norm(frames[rows] - true[frame[rows]], axis=-1)
-        for rows in np.split(np.arange(len(frames)), range(_CHUNK, len(frames), _CHUNK))
-    ])  # fmt: skip
-    rmsd = np.sqrt((off**2).mean(1))
-    return {
-        "rmsd_mean": float(rmsd.mean()),
-        "rmsd_median": float(np.median(rmsd)),
-        "distance_mean": float(off.mean()),
-        "within_3": float((off < 3).mean()),
-    }
-
-
-def figures(run: pathlib.Path, truth: pathlib.Path) -> dict[str, Any]:
-    """What a run has found, against the truth of its particles; for comparison that of its reference alone.
-
-    Args:
-      run: folder of `jaxprot cryostar fit`.
-      truth: `truth.npz` of `jaxprot cryostar simulate`; residues are matched by chain, number and insertion code.
-    """
-    from jaxprot.core import metrics
-    from jaxprot.core.errors import InputError
-    from jaxprot.cryostar import landscape, predict
-
-    predictor = predict.load(run)
-    latents = predictor.read_latents(run / "latents.npy")
-    with np.load(truth) as archive:
-        frame, path = archive["frame"], archive["path_ca"].astype(np.float32)
-        names = [archive[name].tolist() for name in ("chain", "resid", "icode")]
-    beads = predictor.beads
-    place = {key: row for row, key in enumerate(zip(*names, strict=True))}
-    keys = zip(beads.chain.tolist(), beads.resid.tolist(), beads.icode.tolist(), strict=True)
-    common = np.array([(row, place[key]) for row, key in enumerate(keys) if key in place])
-    if len(common) == 0 or len(latents) != len(frame):
-        raise InputError(f"{truth}: not the truth of the particles of {run}")
-    own, there = common.T
-    path, found = path[:, there], predictor.decode(latents)
-    scores = landscape.pca(latents).project(latents)[:, :3]
-    rank = [abs(float(metrics.spearman(one, frame.astype(float)))) for one in scores.T]
-    still = np.broadcast_to(beads.xyz[own], (len(frame), len(own), 3))
-    return {
-        "particles": len(frame),
-        "residues": len(common),
-        **distances(found[:, own], path, frame),
-        "spearman": max(rank),
-        **geometry(found, beads),
-        "reference": distances(still, path, frame),
-    }
 
 
 def read(args: argparse.Namespace) -> dict[str, Any]:
@@ -185,24 +110,6 @@ def along_path(args: argparse.Namespace, closed: pathlib.Path) -> None:
     write_run_json(folder, {"command": "cryostar_1ake", "arguments": vars(args)})
 
 
-def table(found: dict[str, Any]) -> str:
-    """The figures beside those of the reference, as if it were the conformation of every particle."""
-    labels = {
-        "rmsd_mean": "RMSD, mean over particles (Å)",
-        "rmsd_median": "RMSD, median over particles (Å)",
-        "distance_mean": "distance, mean over residues (Å)",
-        "within_3": "residues within 3 Å (share)",
-        "spearman": "rank correlation of a component with the frame",
-        "bond_deviation": "deviation of neighbours' distances (Å)",
-        "clashes": "clashes per structure",
-    }
-    lines = [f"| {found['particles']} particles, {found['residues']} residues | found | reference |", "|---|---|---|"]
-    for name, label in labels.items():
-        held = found["reference"].get(name)
-        lines.append(f"| {label} | {found[name]:.3f} | {'-' if held is None else f'{held:.3f}'} |")
-    return "\n".join(lines)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -219,6 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="instead of those of the experiment")
     parser.add_argument("--batch", type=int, help="particles per step, instead of those of the experiment")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the experiment")
+    parser.add_argument("--density", type=int, default=0, metavar="EPOCHS", help="maps as well, after so many epochs")
+    parser.add_argument("--hidden", type=int, default=256, help="width of the network of maps; 1024 was published")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     args = parser.parse_args(argv)
@@ -231,12 +140,12 @@ def main(argv: list[str] | None = None) -> int:
     from jaxprot.cli import options
     from jaxprot.cli.main import main as jaxprot
     from jaxprot.core.errors import JaxprotError
-    from jaxprot.io.outputs import keep_settings, write_json
+    from jaxprot.io.outputs import keep_settings
 
     options.start(options.Compute())
     particles, run = args.output / "particles", args.output / "run"
     os.environ["JAXPROT_1AKE"] = str(particles)
-    free = ("output", "steps")  # what may be changed for a run that goes on
+    free = ("output", "steps", "density", "hidden")  # what may be changed for a run that goes on
     try:
         structures = read(args)
         keep_settings(args.output, {name: value for name, value in vars(args).items() if name not in free})
@@ -252,13 +161,15 @@ def main(argv: list[str] | None = None) -> int:
             return code
         if not (run / "latents.npy").exists():  # asked to stop
             return 0
-        if code := jaxprot(["cryostar", "analyze", str(run), "--overwrite", "--seed", str(args.seed)]):
+        truth, seed = ["--truth", str(particles / "truth.npz")], ["--seed", str(args.seed)]
+        if code := jaxprot(["cryostar", "analyze", str(run), "--overwrite", *truth, *seed]):
             return code
-        found = figures(run, particles / "truth.npz")
+        (args.output / "figures.json").write_bytes((run / "analysis" / "truth.json").read_bytes())
+        if args.density:
+            chosen = ["--epochs", str(args.density), "--hidden", str(args.hidden)]
+            return jaxprot(["cryostar", "density", str(run), "--resume", *truth, *seed, *chosen])
     except JaxprotError as error:
         parser.error(str(error))
-    write_json(args.output / "figures.json", found)
-    print(table(found))
     return 0
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import runpy
 import sys
 from typing import Any
 
@@ -77,9 +76,20 @@ def fit(args: argparse.Namespace, particles: pathlib.Path, run: pathlib.Path, ch
     return jaxprot(["cryostar", "fit", *map(str, words)])
 
 
-def truth(particles: pathlib.Path, measures: dict[str, Any]) -> dict[str, float]:
+def found_by(run: pathlib.Path, particles: pathlib.Path) -> dict[str, Any]:
+    """Figures of a run."""
+    from jaxprot.cryostar import predict, truth
+
+    predictor = predict.load(run)
+    latents = predictor.read_latents(run / "latents.npy")
+    true = truth.read_truth(particles / "truth.npz", predictor.beads, len(latents))
+    return truth.conformations(predictor.decode(latents), latents, predictor.beads, true)
+
+
+def of_the_truth(particles: pathlib.Path) -> dict[str, float]:
     """Geometry of the true conformations."""
     from jaxprot.cryostar.gmm import beads_of
+    from jaxprot.cryostar.truth import geometry
     from jaxprot.io.structures import read_structure
 
     with np.load(particles / "truth.npz") as archive:
@@ -87,7 +97,7 @@ def truth(particles: pathlib.Path, measures: dict[str, Any]) -> dict[str, float]
     beads = beads_of(read_structure(particles / "reference.pdb"))
     if frames.shape[1] != len(beads):  # the truth lacks residues that only one of the two models has
         return {}
-    return measures["geometry"](frames, beads)
+    return geometry(frames, beads)
 
 
 def line(name: str, rows: list[dict[str, float]]) -> str:
@@ -129,7 +139,6 @@ def main(argv: list[str] | None = None) -> int:
     from jaxprot.io.outputs import keep_settings, write_json
 
     options.start(options.Compute())
-    measures = runpy.run_path(str(ROOT / "scripts" / "cryostar_1ake.py"))
     particles, rows = args.output / "particles", {}
     free = ("output", "seeds", "only")
     settings = {name: value for name, value in vars(args).items() if name not in free}
@@ -144,8 +153,8 @@ def main(argv: list[str] | None = None) -> int:
                     return code
                 if not (run / "latents.npy").exists():  # asked to stop
                     return 0
-                rows.setdefault(name, []).append(measures["figures"](run, particles / "truth.npz"))
-        true = truth(particles, measures)
+                rows.setdefault(name, []).append(found_by(run, particles))
+        true = of_the_truth(particles)
     except JaxprotError as error:
         parser.error(str(error))
     still = next(iter(rows.values()))[0]["reference"]

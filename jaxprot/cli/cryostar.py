@@ -1,24 +1,21 @@
-"""`jaxprot cryostar simulate|fit|density|analyze`."""
+"""`jaxprot cryostar simulate|fit`; what is made of a run: `cryostar_results`."""
 
-import contextlib
 import dataclasses
-import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Common, Compute, keep_memory, record
+from jaxprot.cli.options import Compute, Seeded, counted, keep_memory, record
 from jaxprot.core.errors import InputError
 
 _Angstrom = tyro.conf.arg(metavar="ANGSTROM")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SimulateOptions(Common):
+class SimulateOptions(Seeded):
     """Options of `cryostar simulate`."""
 
     model: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="MODEL")] = None
@@ -212,13 +209,17 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
             _check_files(task)
         if options.overwrite:
             forget_images(run / "images")
-    with _counted("images") as progress:
+    with counted("images") as progress:
         task.ready(progress)
     if not resumed:
         if not options.no_checks:
             _check(task)
         if options.overwrite:  # only now: what is found wrong so far costs no trained network
-            _forget(run)
+            forget(run)
+            for name in ("analysis", "density"):
+                if (run / name).is_dir():
+                    print(f"jaxprot: warning: {run / name} is of the earlier run; make it anew (--overwrite)",
+                          file=sys.stderr)  # fmt: skip
     header = {"system": "cryostar", "config": dataclasses.asdict(task.model)}
     note = Note(_told(options, cfg), run, cfg, parallel, resumed, options.experiment, "cryostar fit")
 
@@ -238,7 +239,7 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
         print(f"{run}: stopped by {outcome.stopped} and saved after step {outcome.step} of {cfg.steps}; add --resume")
         return 130 if outcome.stopped == "SIGINT" else 0
     predictor = predict.load(run)
-    with _counted("images") as progress:
+    with counted("images") as progress:
         predictor.write_latents(run / "latents.npy", progress)
     write_models(predictor.beads.xyz[None], predictor.beads, run / "reference.pdb")
     print(f"{run}: trained to step {outcome.step}; latents of {len(task.stack)} particles are in latents.npy")
@@ -367,7 +368,7 @@ def _told(options: FitOptions, cfg: Any) -> FitOptions:
     )
 
 
-def _forget(run: Path) -> None:
+def forget(run: Path) -> None:
     """Removes what an earlier training has left in a folder, and what would be taken for this one's."""
     import shutil
 
@@ -408,300 +409,3 @@ def _check(task: Any) -> None:
         ) from error
     for finding in found:
         print(f"jaxprot: {finding.level}: {finding.message}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for what reports (done, in all); it appears with the first report."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AnalyzeOptions(Common):
-    """Options of `cryostar analyze`."""
-
-    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
-    """Folder of `jaxprot cryostar fit`."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None  # type: ignore[assignment]
-    """Folder for the results; by default RUN/analysis."""
-    components: int = 3
-    """Principal components along which conformations are shown."""
-    points: int = 10
-    """Conformations along each."""
-    clusters: int = 10
-    """Groups of particles."""
-    umap: bool = False
-    """Picture by UMAP (pip install 'jaxprot[umap]') instead of the first two principal components."""
-
-
-def analyze(options: AnalyzeOptions) -> int:
-    """Shows what a run has found: conformations along principal components, clusters, mobility.
-
-    Writes pca-1.pdb ... (conformations along each component), kmeans.pdb (one of each cluster), mobility.pdb and .csv
-    (root mean square fluctuation of each residue in Å), clusters/cluster_00.star ... (the particles of each cluster
-    with all columns of their file, to be refined on their own), clusters.csv, landscape.png, view.pml and view.cxc.
-    For a run with --half-sets, each half is analysed, and agreement.json tells how alike their conformations are.
-    """
-    if options.run is None:
-        raise InputError("give the folder of a run (jaxprot cryostar fit)")
-    halves = [path for path in (options.run / "half1", options.run / "half2") if (path / "config.yaml").is_file()]
-    found = {}
-    for run in halves or [options.run]:
-        home = (options.output or options.run / "analysis") / (run.name if halves else "")
-        found[run.name] = _analyzed(options, run, home)
-    if len(halves) == 2:
-        _compare(found, options.output or options.run / "analysis")
-    return 0
-
-
-def _analyzed(options: AnalyzeOptions, run: Path, home: Path) -> tuple[Any, Any]:
-    """One run; its predictor and latents."""
-    from jaxprot.cryostar import predict
-    from jaxprot.cryostar.landscape import check_sizes
-    from jaxprot.cryostar.results import Heterogeneity
-    from jaxprot.io.outputs import RunDirectory
-
-    begin = time.perf_counter()
-    RunDirectory(home, options.overwrite)
-    check_sizes(options.components, options.points, options.clusters)
-    predictor = predict.load(run)
-    latents = predictor.read_latents(run / "latents.npy")
-    result = Heterogeneity.of(
-        latents,
-        predictor.decode,
-        predictor.beads,
-        predictor.task.stack,
-        components=options.components,
-        points=options.points,
-        clusters=options.clusters,
-        umap=options.umap,
-        seed=options.seed,
-    )
-    written = result.write(home, format=options.format, overwrite=True)
-    inputs = [run / "best.safetensors", run / "latents.npy"]
-    timings = {"total": time.perf_counter() - begin}
-    record(options, home, "cryostar analyze", inputs=inputs, timings=timings)
-    print(f"{home}: {', '.join(name for name in written if not name.startswith('clusters/'))}")
-    return predictor, result
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DensityOptions(Common):
-    """Options of `cryostar density`."""
-
-    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
-    """Folder of `jaxprot cryostar fit`."""
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None  # type: ignore[assignment]
-    """Folder for the results; by default RUN/density."""
-    side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """Voxels along an edge; by default as the original images, but at most 256."""
-    hidden: int = 256
-    """Width of the network; 1024 was published and takes about ten times as long."""
-    epochs: int = 20
-    """Passes over the particles."""
-    batch: int = 16
-    """Particles per step."""
-    lr: float = 1e-4
-    """Learning rate."""
-    mask: float = 0.85
-    """Highest frequency that is modelled, 1 being that of Nyquist."""
-    components: int = 3
-    """Principal components along which maps are made."""
-    points: int = 10
-    """Maps along each."""
-    clusters: int = 10
-    """Groups of particles, one map of each."""
-    resume: bool = False
-    """Go on with the training in DIR."""
-    parallel: Literal["shard_map", "pmap", "single"] = "shard_map"
-    """How to use several devices."""
-
-
-def density(options: DensityOptions) -> int:
-    """Density maps of what a run has found, from the images alone: the model enters through the latents only.
-
-    Writes vol_kmeans_000.mrc ... (a map of each cluster), vol_pca_1_000.mrc ... (along each component), the beads of
-    the same conformations (kmeans.pdb, pca-1.pdb ...), fsc.csv and resolution.csv (Fourier shell correlation of each
-    map with its beads), training/best.safetensors, view.pml and view.cxc. For a run with --half-sets both halves are
-    reconstructed, and half_fsc.csv and half_resolution.csv compare their maps of the same conformations.
-    """
-    if options.run is None:
-        raise InputError("give the folder of a run (jaxprot cryostar fit)")
-    halves = [path for path in (options.run / "half1", options.run / "half2") if (path / "config.yaml").is_file()]
-    home, found = options.output or options.run / "density", []
-    for run in halves or [options.run]:
-        one = _reconstructed(options, run, home / run.name if halves else home)
-        if isinstance(one, int):
-            return one
-        found.append(one)
-    if len(halves) == 2:
-        _half_maps(options, found, home)
-    return 0
-
-
-def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
-    """Maps of one run: (network, predictor, latents, choice, pixel); an exit code where it was stopped."""
-    from jaxprot.cli.train import reporter
-    from jaxprot.core.errors import OutputError
-    from jaxprot.cryostar import maps, predict
-    from jaxprot.cryostar.landscape import check_sizes
-    from jaxprot.cryostar.results import Heterogeneity, clear_maps, write_models, write_views
-    from jaxprot.io.maps import write_map
-    from jaxprot.io.outputs import RunDirectory, keep_settings, sha256
-    from jaxprot.train.loop import fit as train
-    from jaxprot.train.parallel import Parallel
-
-    begin = time.perf_counter()
-    if not options.resume:
-        RunDirectory(home, options.overwrite)
-    check_sizes(options.components, options.points, options.clusters)
-    fresh = options.overwrite and not options.resume
-    predictor = predict.load(run)
-    latents = predictor.read_latents(run / "latents.npy")
-    with _counted("images") as progress:
-        cfg = maps.settings(
-            predictor,
-            latents,
-            home / "images",
-            side=options.side,
-            hidden=options.hidden,
-            epochs=options.epochs,
-            batch=options.batch,
-            lr=options.lr,
-            mask=options.mask,
-            seed=options.seed,
-            fresh=fresh,
-            progress=progress,
-        )
-    parallel = Parallel(options.parallel)
-    if parallel.devices[0].platform == "cpu":
-        keep_memory()
-    header = maps.header(cfg)
-    # Orbax, metrics and settings of the training lie apart from the maps.
-    work = home / "training"
-    if fresh:
-        _forget(work)
-    chosen = {"lr": options.lr, "batch": options.batch, "seed": options.seed, "run": run.absolute()}
-    # A run that has gone on gives other latents, which this network has not been trained on.
-    made = {
-        "latents of the run": hashlib.sha256(latents.tobytes()).hexdigest(),
-        "weights of the run": sha256(run / "best.safetensors"),
-    }
-    try:
-        keep_settings(work, {**header, **chosen, **made})
-    except OutputError as error:
-        raise OutputError(f"{error}, or begin anew with --overwrite and without --resume") from error
-    print(f"{home}: {cfg.steps} steps on {parallel}", file=sys.stderr)
-    with reporter(cfg.steps, parallel.first) as report:
-        try:
-            outcome = train(cfg, work, resume=options.resume, header=header, report=report, parallel=parallel)
-        except FloatingPointError as error:
-            raise InputError(str(error)) from error
-    if outcome.stopped is not None:
-        print(f"{home}: stopped by {outcome.stopped} and saved after step {outcome.step} of {cfg.steps}; add --resume")
-        return 130 if outcome.stopped == "SIGINT" else 0
-    assert outcome.best is not None
-    net, pixel = maps.network(outcome.best), cfg.task.data.pixel
-    result = Heterogeneity.of(
-        latents, predictor.decode, predictor.beads, components=options.components, points=options.points,
-        clusters=options.clusters, seed=options.seed,
-    )  # fmt: skip
-    choice, fits = maps.chosen(result), []
-    clear_maps(home)
-    for name, row, frame in zip(choice.names, choice.rows, choice.frames, strict=True):
-        volume = maps.volume_of(net, latents[row], pixel, name)
-        write_map(volume, home / f"{name}.mrc")
-        fits.append(maps.map_model(volume, frame, predictor.beads.electrons))
-    for axis, frames in enumerate(result.paths):
-        write_models(frames, predictor.beads, home / f"pca-{axis + 1}.pdb", result.mobility)
-    write_models(result.centres, predictor.beads, home / "kmeans.pdb", result.mobility)
-    _write_fits(fits, home, "", "fsc_0.5_angstrom", options.format)
-    write_views(home)
-    inputs = [run / "best.safetensors", run / "latents.npy"]
-    record(options, home, "cryostar density", inputs=inputs, timings={"total": time.perf_counter() - begin})
-    print(f"{home}: {len(fits)} maps; map-model FSC 0.5: {maps.best(fits)} (resolution.csv)")
-    return net, predictor, latents, choice, pixel
-
-
-def _half_maps(options: DensityOptions, found: list[Any], home: Path) -> None:
-    """Compares the maps of conformations that both halves have."""
-    from jaxprot.cryostar import maps
-    from jaxprot.cryostar.results import clear_maps
-
-    (net, _, latents, choice, pixel), (other, predictor, others, _, _) = found
-    clear_maps(home)
-    fits = []
-    for name, row, there in zip(
-        choice.names, choice.rows, maps.matched(predictor.decode, others, choice.frames), strict=True
-    ):
-        first = maps.volume_of(net, latents[row], pixel, name)
-        fits.append(maps.map_map(first, maps.volume_of(other, others[there], pixel, name)))
-    _write_fits(fits, home, "half_", "fsc_0.143_angstrom", options.format)
-    print(f"{home}: half-set FSC 0.143: {maps.best(fits)} (half_resolution.csv)")
-
-
-def _write_fits(fits: Any, home: Path, prefix: str, column: str, format: Any) -> None:  # noqa: A002
-    import numpy as np
-
-    from jaxprot.cryostar import maps
-    from jaxprot.io.tables import write_table
-
-    write_table(maps.table(fits), home / f"{prefix}fsc", format)
-    resolution = np.array([fit.resolution for fit in fits], np.float64)
-    resolution[~np.isfinite(resolution)] = np.nan  # an empty cell
-    rows = {"volume": np.array([fit.name for fit in fits]), column: np.round(resolution, 3)}
-    write_table(rows, home / f"{prefix}resolution", format)
-
-
-def _compare(found: dict[str, tuple[Any, Any]], home: Path) -> None:
-    """How far each half's conformations of clusters are from the nearest conformation of the other half."""
-    import numpy as np
-
-    from jaxprot.io.outputs import write_json
-
-    told: dict[str, Any] = {}
-    for (name, (_, result)), (other, (predictor, there)) in zip(found.items(), reversed(found.items()), strict=True):
-        rows = np.random.default_rng(0).permutation(len(there.landscape.latents))[:2000]
-        frames = predictor.decode(there.landscape.latents[rows])
-        off = np.sqrt(np.square(result.centres[:, None] - frames[None]).sum(-1).mean(-1)).min(1)
-        told[f"{name} in {other}"] = {"rmsd_angstrom": off.tolist(), "mean": float(off.mean())}
-    first, second = (result.mobility for _, result in found.values())
-    told["mobility_correlation"] = float(np.corrcoef(first, second)[0, 1])
-    write_json(home / "agreement.json", told)
-    means = [value["mean"] for value in told.values() if isinstance(value, dict)]
-    print(
-        f"{home}: clusters of one half lie {np.mean(means):.2f} Å from the other's conformations; mobility correlates "
-        f"with {told['mobility_correlation']:.2f} (agreement.json)"
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportOptions(Compute):
-    """Options of `cryostar export`."""
-
-    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
-    """Folder of `jaxprot cryostar fit`."""
-
-
-def export(options: ExportOptions) -> int:
-    """Writes a run for the published code of cryoSTAR: ckpt.pt, z.npy, and density_ckpt.pt if there are densities.
-
-    PyTorch is not needed. The published settings are, if that code is to read the particles alike
-    (`fit --experiment`): its encoder does not see centred images.
-    """
-    from jaxprot.cryostar.predict import export_official
-    from jaxprot.io.outputs import RunDirectory
-
-    if options.run is None:
-        raise InputError("give the folder of a run (jaxprot cryostar fit)")
-    home = RunDirectory(options.output, options.overwrite).folder()
-    print(f"{home}: {', '.join(export_official(options.run, home))}")
-    return 0

@@ -40,15 +40,21 @@ class Compute:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Common(Compute):
-    """Options of every command that runs a model."""
+class Seeded(Compute):
+    """Options of commands that draw numbers and write tables."""
 
-    weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "default"
-    """A registered name (`jaxprot weights list`) or a checkpoint file."""
     seed: int = 0
     """Seed of everything random, 0 to 2147483647."""
     format: Literal["csv", "parquet"] = "csv"
     """Format of tables."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common(Seeded):
+    """Options of every command that runs a model."""
+
+    weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "default"
+    """A registered name (`jaxprot weights list`) or a checkpoint file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -434,6 +440,20 @@ def report_failures(failed: dict[str, str], total: int, what: str = "structures"
         for path, message in failed.items():
             line = message if message.startswith(path) else f"{path}: {message}"
             print(f"  {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for what reports (done, in all); it appears with the first report."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _RESIDENT = 4e9  # bytes of images up to which they are kept on the device
 _CHUNK = 256  # images at once where the whole set is passed through
 _SETTLED = 1e-3  # Å², mean squared displacement below which the initialisation ends
+_SHELLS = 3  # frequencies along an axis, at least, that a low-pass filter must leave
 _REMEMBERED = 20  # steps over which that mean is taken
 
 
@@ -234,14 +235,20 @@ class ConformationTask:
         """The particles."""
         stack = read_particles(self.particles, self.dataset_dir, pixel_size=self.pixel_size)
         if self.subset:
-            halves = stack.subset if (stack.subset > 0).any() else np.arange(len(stack)) % 2 + 1
-            stack = stack.select(np.flatnonzero(halves == self.subset))
+            stack = stack.select(self.chosen(stack))
         if len(stack) < max(2, self.size):
             raise InputError(
                 f"{self.particles}: {len(stack)} particles are fewer than the {max(2, self.size)} of a step; make the "
-                "batch smaller (size)"
+                "batch smaller (--batch of the command, task.size of a configuration)"
             )
         return stack
+
+    def chosen(self, stack: ParticleStack) -> np.ndarray:
+        """Rows of the subset (of all) in the whole stack: the file's half sets, or every other particle."""
+        if not self.subset:
+            return np.arange(len(stack))
+        halves = stack.subset if (stack.subset > 0).any() else np.arange(len(stack)) % 2 + 1
+        return np.flatnonzero(halves == self.subset)
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -306,6 +313,11 @@ class ConformationTask:
         held = self.prepared
         if self.low_pass is not None and self.low_pass <= 0:
             raise InputError(f"low_pass {self.low_pass}: give Å, or none")
+        if self.low_pass is not None and self.low_pass > held.side * held.pixel / _SHELLS:
+            raise InputError(
+                f"low_pass {self.low_pass:g} Å: images {held.side * held.pixel:.0f} Å wide have fewer than {_SHELLS} "
+                f"frequencies below it; give at most {held.side * held.pixel / _SHELLS:.0f} Å"
+            )
         return Optics(held.side, held.pixel, self.ctf, self.low_pass, self.mask, self.shift)
 
     @functools.cached_property
@@ -505,5 +517,6 @@ def settled(model: ConformationModel, batches: Any, key: PRNGKeyArray) -> Confor
         if sum(last) / len(last) < _SETTLED:
             break
     else:
-        log.warning("displacements start at %.2g Å on average, not near 0", last[-1] ** 0.5)
+        if last[-1] >= _SETTLED:  # few particles make few steps: the mean still holds the first ones
+            log.warning("displacements start at %.2g Å on average, not near 0", last[-1] ** 0.5)
     return nnx.merge(graphdef, params, rest)

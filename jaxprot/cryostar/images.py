@@ -89,9 +89,7 @@ def prepare(
         raise InputError(f"{stack.name}: no CTF parameters; estimate them first (CTFFIND, Gctf, cryoSPARC)")
     rotations = stack.rotations.astype(np.float32)
     sides, pixels = _sides(stack), stack.pixel_size
-    # The size of most particles is that of all.
-    kinds, count = np.unique(np.stack([sides, pixels], 1), axis=0, return_counts=True)
-    whole, original = int(kinds[count.argmax(), 0]), float(kinds[count.argmax(), 1])
+    kinds, whole, original = _usual(sides, pixels)
     side = min(128, whole) if side is None else side
     if not 2 <= side <= whole:
         raise InputError(f"{stack.name}: images of {whole} pixels cannot be made {side} pixels wide; 2 to {whole} can")
@@ -125,6 +123,18 @@ def ctf_of(stack: ParticleStack) -> CTFParams:
         np.radians(ctf.phase_shift), ctf.b_factor,
     )  # fmt: skip
     return CTFParams(*(np.asarray(values, np.float32) for values in columns))
+
+
+def original_side(stack: ParticleStack) -> int:
+    """Pixels of most of the particles' images, as they are in their files."""
+    return _usual(_sides(stack), stack.pixel_size)[1]
+
+
+def _usual(sides: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, int, float]:
+    """Kinds of images (side, pixel size), and side and Å per pixel of most particles, which all are brought to."""
+    kinds, count = np.unique(np.stack([sides, pixels], 1), axis=0, return_counts=True)
+    most = kinds[count.argmax()]
+    return kinds, int(most[0]), float(most[1])
 
 
 def _sides(stack: ParticleStack) -> np.ndarray:

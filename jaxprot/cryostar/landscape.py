@@ -7,7 +7,6 @@ doi 10.1038/s41592-024-02486-1), where the sign of a component is arbitrary.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import importlib.util
 import logging
@@ -340,15 +339,23 @@ def map_model_fsc(volume: Volume, xyz: np.ndarray, weight: np.ndarray, resolutio
       weight: (N,) atomic numbers or electrons.
       resolution: Å, how sharp the model's density is (formula of `ops.gaussians.molmap`).
     """
+    return fsc(volume.data, drawn(volume, xyz, weight, resolution), volume.voxel)
+
+
+def drawn(volume: Volume, xyz: np.ndarray, weight: np.ndarray, resolution: float) -> np.ndarray:
+    """The density of a model on the grid of a map; arguments as in `map_model_fsc`."""
     inside = np.isfinite(xyz).all(1)
     if not inside.any():
         raise InputError("the model has no atoms with coordinates; nothing to compare the map with")
-    splat = jax.jit(
-        functools.partial(gaussians.molmap, resolution=resolution, spacing=tuple(volume.voxel), shape=volume.shape)
-    )
     places = np.asarray(xyz, np.float64)[inside] - volume.origin  # in double precision, before the origin is lost
-    made = splat(jnp.asarray(places, jnp.float32), jnp.asarray(np.asarray(weight)[inside], jnp.float32))
-    return fsc(volume.data, np.asarray(made), volume.voxel)
+    made = _splat(
+        jnp.asarray(places, jnp.float32), jnp.asarray(np.asarray(weight)[inside], jnp.float32),
+        resolution=resolution, spacing=tuple(float(edge) for edge in volume.voxel), shape=tuple(volume.shape),
+    )  # fmt: skip
+    return np.asarray(made)
+
+
+_splat = jax.jit(gaussians.molmap, static_argnames=("resolution", "spacing", "shape"))
 
 
 def _checked(latents: np.ndarray) -> np.ndarray:

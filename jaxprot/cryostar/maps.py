@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxprot.core import metrics
 from jaxprot.core.errors import InputError
@@ -16,19 +19,21 @@ from jaxprot.core.volume import Volume
 from jaxprot.cryostar import density, weights
 from jaxprot.cryostar.config import DensityConfig
 from jaxprot.cryostar.density import Density
-from jaxprot.cryostar.images import prepare
-from jaxprot.cryostar.landscape import map_model_fsc
-from jaxprot.cryostar.predict import Predictor
-from jaxprot.cryostar.reconstruction import DensityTask, density_data
-from jaxprot.cryostar.results import Heterogeneity
+from jaxprot.cryostar.images import original_side, prepare
+from jaxprot.cryostar.landscape import Landscape, map_model_fsc
+from jaxprot.cryostar.predict import Predictor, by_batches
+from jaxprot.cryostar.reconstruction import DensityData, DensityTask, density_data
 from jaxprot.train.task import OptimConfig, TrainConfig
+
+LATENTS = "latents of the run"
+"""What the settings of a training call the hash of the latents that it was given."""
 
 _LARGEST = 256  # pixels, where no side is given
 
 
 def settings(
     predictor: Predictor,
-    latents: np.ndarray,
+    latents: np.ndarray | None,
     cache: str | os.PathLike,
     *,
     side: int | None = None,
@@ -37,6 +42,9 @@ def settings(
     batch: int = 16,
     lr: float = 1e-4,
     mask: float = 0.85,
+    net: str = "cryodrgn",
+    encoding: str = "gau2",
+    loss: Literal["fmsf", "rmsf"] = "fmsf",
     seed: int = 0,
     fresh: bool = False,
     progress: Any = None,
@@ -45,7 +53,7 @@ def settings(
 
     Args:
       predictor: of the run (its task tells the particles).
-      latents: (n, k) of the particles.
+      latents: (n, k) of the particles; None for an encoder that finds as many of each image, trained with the rest.
       cache: folder for images of another side than the run's.
       side: pixels; those of the original images if None, but at most 256.
       hidden: width of the network; 1024 was published.
@@ -53,6 +61,9 @@ def settings(
       batch: particles per step.
       lr: learning rate.
       mask: radius of the frequencies that are modelled, 1 being the Nyquist frequency.
+      net: see `DensityConfig`.
+      encoding: see `DensityConfig`.
+      loss: see `DensityTask.loss_in`.
       seed: of everything random.
       fresh: remove what the cache holds first, if the numbers make sense.
       progress: see `images.prepare`.
@@ -63,13 +74,20 @@ def settings(
     task = predictor.task
     if task is None:
         raise InputError("densities need particles; give the folder of a run")
-    if epochs < 1 or not 1 <= batch <= len(latents):
-        raise InputError(
-            f"{epochs} epochs, {batch} particles a step: give at least 1 and at most {len(latents)} of these"
-        )
-    side = min(int(task.stack.side.max()) or _LARGEST, _LARGEST) if side is None else side
+    count = len(task.stack)
+    if epochs < 1 or not 1 <= batch <= count:
+        raise InputError(f"{epochs} epochs, {batch} particles a step: give at least 1 and at most {count} of these")
+    side = min(original_side(task.stack), _LARGEST) if side is None else side
     try:
-        model = DensityConfig(side=side, latent=latents.shape[1], hidden=hidden, mask=mask)
+        model = DensityConfig(
+            side=side,
+            latent=predictor.model.cfg.latent if latents is None else latents.shape[1],
+            hidden=hidden,
+            mask=mask,
+            net=cast(Any, net),
+            encoding=cast(Any, encoding),
+            encoder=latents is None,
+        )
         optim = OptimConfig(
             name="adamw", lr=lr, b1=0.9, b2=0.999, weight_decay=0.01, schedule="constant", warmup=0, clip=None, ema=0.0
         )
@@ -81,9 +99,9 @@ def settings(
     if side != held.side or task.downsampling != "fourier":
         held = prepare(task.stack, cache, side=side, invert=task.invert, progress=progress)
     data = density_data(held.images, held.rotations, held.shifts, held.ctf, held.pixel, latents)
-    steps = epochs * max(1, len(latents) // batch)
+    steps = epochs * max(1, count // batch)
     return TrainConfig(
-        task=DensityTask(data=data, model=model, size=batch, ctf=task.ctf, shift="exact"),
+        task=DensityTask(data=data, model=model, size=batch, loss_in=loss, ctf=task.ctf, shift="exact"),
         optim=optim,
         steps=steps,
         seed=seed,
@@ -111,25 +129,28 @@ class Volumes(NamedTuple):
 
     Attributes:
       names: of the maps, such as `vol_kmeans_000`.
-      rows: particle (row from 0) whose latent each map is of.
-      frames: (v, N, 3) Å conformations of the same latents.
     """
 
     names: tuple[str, ...]
     rows: np.ndarray
-    frames: np.ndarray
 
 
-def chosen(found: Heterogeneity) -> Volumes:
-    """What maps are made of: the particles that an analysis decoded."""
-    clusters = found.landscape.clusters.rows
-    names = [f"vol_kmeans_{number:03d}" for number in range(len(clusters))]
-    rows, frames = [clusters], [found.centres]
-    for axis, (one, path) in enumerate(zip(found.landscape.traversals, found.paths, strict=True)):
+def chosen(found: Landscape) -> Volumes:
+    """What maps are made of: the particles that stand for clusters, and then those for steps along components."""
+    names, rows = [f"vol_kmeans_{number:03d}" for number in range(len(found.clusters.rows))], [found.clusters.rows]
+    for axis, one in enumerate(found.traversals):
         names += [f"vol_pca_{axis + 1}_{number:03d}" for number in range(len(one.rows))]
         rows.append(one.rows)
-        frames.append(path)
-    return Volumes(tuple(names), np.concatenate(rows), np.concatenate(frames))
+    return Volumes(tuple(names), np.concatenate(rows))
+
+
+def encoded(net: Density, data: DensityData, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """(n, k) float32 mean latents of particles by a network's own encoder, in their order."""
+    if net.encoder is None:
+        raise InputError("this density network has no encoder; its latents are those of the first phase")
+    graphdef, leaves = nnx.split(net.encoder)
+    encode = jax.jit(lambda leaves, images: nnx.merge(graphdef, leaves)(images / data.scale)[0])
+    return by_batches(lambda images: encode(leaves, jnp.asarray(images, jnp.float32)), (data.images,), progress)
 
 
 def network(path: str | os.PathLike) -> Density:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable
@@ -22,6 +25,8 @@ from jaxprot.cryostar.model import VAE, along_modes, displaced
 from jaxprot.io.outputs import atomic_path
 from jaxprot.io.structures import read_structure
 from jaxprot.train.config import read_config
+
+log = logging.getLogger(__name__)
 
 _BATCH = 128
 
@@ -60,13 +65,13 @@ class Predictor:
         latents = np.asarray(latents, np.float32)
         if latents.ndim != 2 or latents.shape[1] != self.model.cfg.latent:
             raise InputError(f"latents of shape {latents.shape}, expected (n, {self.model.cfg.latent})")
-        return _by_batches(lambda part: self._decode(self._leaves, part), (latents,))
+        return by_batches(lambda part: self._decode(self._leaves, part), (latents,))
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """(n, k) float32 mean latents of (n, D, D) images, prepared as those of the training."""
         if images.shape[-1] != self.model.cfg.side:
             raise InputError(f"images of {images.shape[-1]} pixels, the encoder reads {self.model.cfg.side}")
-        return _by_batches(lambda part: self._encode(self._leaves, part), (images,))
+        return by_batches(lambda part: self._encode(self._leaves, part), (images,))
 
     def latents(self, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """(n, k) float32 mean latents of the particles of the run, in the order of their file.
@@ -81,7 +86,7 @@ class Predictor:
         def encoded(rows: np.ndarray) -> Any:
             return self._encode(self._leaves, task.examples(rows)["images"])
 
-        return _by_batches(encoded, (np.arange(len(task.stack)),), progress)
+        return by_batches(encoded, (np.arange(len(task.stack)),), progress)
 
     def read_latents(self, path: str | os.PathLike) -> np.ndarray:
         """(n, k) latents of a file, checked against the particles; computed where the file is not there.
@@ -110,7 +115,21 @@ class Predictor:
         return found
 
 
-def _by_batches(function: Any, inputs: tuple[Any, ...], progress: Any = None) -> np.ndarray:
+def _stale(density: pathlib.Path, latents: np.ndarray) -> bool:
+    """Whether a density network is of other latents than these; what tells is `maps.LATENTS`."""
+    try:
+        told = json.loads((density.parent / "settings.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    known = told.get("latents of the run")
+    if known in (None, hashlib.sha256(np.ascontiguousarray(latents).tobytes()).hexdigest()):
+        return False
+    log.warning("%s: of other latents than those of the run now; left out (`jaxprot cryostar density --overwrite`)",
+                density)  # fmt: skip
+    return True
+
+
+def by_batches(function: Any, inputs: tuple[Any, ...], progress: Any = None) -> np.ndarray:
     """Results of equal batches, the last one filled up."""
     n, out = len(inputs[0]), []
     size = min(_BATCH, n)
@@ -199,7 +218,7 @@ def export_official(run: str | os.PathLike, folder: str | os.PathLike) -> list[s
     with atomic_path(folder / "z.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, latents)
     density = run / "density" / "training" / "best.safetensors"
-    if density.is_file():
+    if density.is_file() and not _stale(density, latents):
         found, tensors, _ = weights.read(density)
         weights.export_official(folder / "density_ckpt.pt", found, tensors)
         written.append("density_ckpt.pt")

@@ -34,8 +34,8 @@ _OWN = re.compile(
     r"(pca-\d+|kmeans|mobility)\.(pdb|cif)|view\.(pml|cxc)|landscape\.png|(clusters|mobility)\.(csv|parquet)"
 )
 _MAPS = re.compile(
-    r"vol_(kmeans|pca_\d+)_\d+\.mrc|(half_)?(fsc|resolution)\.(csv|parquet)|(pca-\d+|kmeans)\.(pdb|cif)"
-    r"|view\.(pml|cxc)"
+    r"vol_(kmeans|pca_\d+)_\d+\.mrc|(half_|true_)?(fsc|resolution)\.(csv|parquet)|(pca-\d+|kmeans)\.(pdb|cif)"
+    r"|view\.(pml|cxc)|(latents|labels)\.npy|clusters\.(csv|parquet)|landscape\.png"
 )
 
 
@@ -186,15 +186,6 @@ class Heterogeneity:
             "mobility_angstrom": np.round(self.mobility, 4),
         }
 
-    def groups(self) -> dict[str, np.ndarray]:
-        """Columns of `clusters.csv`: number, particles, and the particle (row from 1) nearest to the centre."""
-        found = self.landscape.clusters
-        return {
-            "cluster": np.arange(len(found.rows)),
-            "particles": np.bincount(found.labels, minlength=len(found.rows)),
-            "nearest_row": found.rows + 1,
-        }
-
     def to_dataframe(self) -> pandas.DataFrame:
         """`residues()` as a pandas table."""
         import pandas
@@ -202,24 +193,8 @@ class Heterogeneity:
         return pandas.DataFrame(self.residues())
 
     def plot(self, path: str | os.PathLike) -> None:
-        """Draws the landscape, and the particles that stand for clusters and for steps along two components."""
-        from jaxprot.plots.landscape import landscape
-
-        found = self.landscape
-        labels = ("UMAP 1", "UMAP 2")
-        if found.plane_kind == "pca":
-            shares = [*found.pca.share[:2], 0.0, 0.0]
-            labels = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")
-        with atomic_path(path) as temporary:
-            landscape(
-                found.plane,
-                temporary,
-                self.beads.name,
-                axes=labels,
-                centres=found.plane[found.clusters.rows],
-                sizes=self.groups()["particles"].tolist(),
-                paths={f"pca-{axis + 1}": found.plane[one.rows] for axis, one in enumerate(found.traversals[:2])},
-            )
+        """Draws the landscape, see the function `plot`."""
+        plot(self.landscape, path, self.beads.name)
 
     def write(self, folder: str | os.PathLike, *, format: str = "csv", overwrite: bool = False) -> list[str]:  # noqa: A002
         """Writes the analysis; `analysis.json`, which lists the files, comes last: a folder without it is not complete.
@@ -241,34 +216,88 @@ class Heterogeneity:
         home = RunDirectory(folder, overwrite).folder()
         _clear(home)
         found = self.landscape
-        written = []
-        for name, array in (("latents.npy", found.latents), ("labels.npy", found.clusters.labels)):
-            with atomic_path(home / name) as temporary, open(temporary, "wb") as file:
-                np.save(file, array)
-            written.append(name)
+        written = write_landscape(found, self.stack, home, self.beads.name, format)
         models = {f"pca-{axis + 1}.pdb": frames for axis, frames in enumerate(self.paths)}
         models |= {"kmeans.pdb": self.centres, "mobility.pdb": self.beads.xyz[None]}
         written += [
             write_models(frames, self.beads, home / name, self.mobility).name for name, frames in models.items()
         ]
-        for name, columns in (("mobility", self.residues()), ("clusters", self.groups())):
-            written.append(write_table(columns, home / name, format).name)
-        if self.stack is not None:
-            for number in range(len(found.clusters.rows)):
-                name = f"clusters/cluster_{number:02d}.star"
-                write_particles(self.stack, home / name, found.clusters.labels == number)
-                written.append(name)
-        self.plot(home / "landscape.png")
-        written += ["landscape.png", *write_views(home)]
+        written.append(write_table(self.residues(), home / "mobility", format).name)
+        written += write_views(home)
         summary = {
             "particles": len(found.latents),
-            "clusters": self.groups()["particles"],
+            "clusters": groups(found)["particles"],
             "variance_share": found.pca.share,
             "plane": found.plane_kind,
             "files": written,
         }
         write_json(home / _DONE, summary)
         return [*written, _DONE]
+
+
+def groups(found: Landscape) -> dict[str, np.ndarray]:
+    """Columns of `clusters.csv`: number, particles, and the particle (row from 1) nearest to the centre."""
+    clusters = found.clusters
+    return {
+        "cluster": np.arange(len(clusters.rows)),
+        "particles": np.bincount(clusters.labels, minlength=len(clusters.rows)),
+        "nearest_row": clusters.rows + 1,
+    }
+
+
+def plot(found: Landscape, path: str | os.PathLike, name: str) -> None:
+    """Draws the landscape, and the particles that stand for clusters and for steps along two components."""
+    from jaxprot.plots.landscape import landscape
+
+    labels = ("UMAP 1", "UMAP 2")
+    if found.plane_kind == "pca":
+        shares = [*found.pca.share[:2], 0.0, 0.0]
+        labels = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")
+    with atomic_path(path) as temporary:
+        landscape(
+            found.plane,
+            temporary,
+            name,
+            axes=labels,
+            centres=found.plane[found.clusters.rows],
+            sizes=groups(found)["particles"].tolist(),
+            paths={f"pca-{axis + 1}": found.plane[one.rows] for axis, one in enumerate(found.traversals[:2])},
+        )
+
+
+def write_landscape(
+    found: Landscape,
+    stack: ParticleStack | None,
+    folder: str | os.PathLike,
+    name: str,
+    format: str = "csv",  # noqa: A002
+) -> list[str]:
+    """Writes what latents tell without a model.
+
+    Args:
+      found: the latents' components and clusters.
+      stack: the particles; None if they are not at hand.
+      folder: is there.
+      name: of the picture.
+      format: of the table, `csv` or `parquet`.
+
+    Returns:
+      Names of the files: `latents.npy`, `labels.npy`, `clusters.csv`, `clusters/cluster_00.star` ... and
+      `landscape.png`.
+    """
+    home, written = pathlib.Path(folder), []
+    for stem, array in (("latents.npy", found.latents), ("labels.npy", found.clusters.labels)):
+        with atomic_path(home / stem) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+        written.append(stem)
+    written.append(write_table(groups(found), home / "clusters", format).name)
+    if stack is not None:
+        for number in range(len(found.clusters.rows)):
+            star = f"clusters/cluster_{number:02d}.star"
+            write_particles(stack, home / star, found.clusters.labels == number)
+            written.append(star)
+    plot(found, home / "landscape.png", name)
+    return [*written, "landscape.png"]
 
 
 def write_views(folder: str | os.PathLike) -> list[str]:
@@ -355,6 +384,7 @@ def clear_maps(folder: str | os.PathLike) -> None:
     for path in home.iterdir() if home.is_dir() else ():
         if _MAPS.fullmatch(path.name):
             path.unlink()
+    _clear_clusters(home)
 
 
 def _clear(home: pathlib.Path) -> None:
@@ -363,6 +393,10 @@ def _clear(home: pathlib.Path) -> None:
     for path in home.iterdir():
         if _OWN.fullmatch(path.name):
             path.unlink()
+    _clear_clusters(home)
+
+
+def _clear_clusters(home: pathlib.Path) -> None:
     for path in (home / "clusters").glob("cluster_*.star"):
         path.unlink()
     with contextlib.suppress(OSError):  # not empty, or not there

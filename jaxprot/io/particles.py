@@ -76,7 +76,8 @@ def read_particles(
       dataset_dir: folder that the paths of stacks in the file are relative to. Default: the folder of the file, or the
         nearest folder above it that has the stack (RELION and cryoSPARC write paths from the project's folder).
       poses: whether poses have to be there; with False a file without them gives a stack whose `angles` are None.
-      pixel_size: Å per pixel of all images, instead of the file's.
+      pixel_size: Å per pixel of all images, instead of the file's. Shifts that the file gives in Å stay so many Å, as
+        they do in RELION where that column is changed; those in pixels follow.
       check_images: look at the header of every stack now, so that missing or damaged ones are found early. With
         False the file alone is read; stacks are checked when their images are.
 

@@ -1,5 +1,6 @@
 """Phase 1 as a training task."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,11 +10,20 @@ import optax
 import pytest
 from flax import nnx
 
+from jaxprot.core.errors import InputError
 from jaxprot.cryostar import conformation, weights
 from jaxprot.cryostar.conformation import ConformationTask
+from jaxprot.train.config import read_config
 from jaxprot.weights import inspect
 from jaxprot.weights.convert import fill
 from jaxprot.weights.module import flatten
+
+
+def test_a_low_pass_that_leaves_nothing_is_refused(run):
+    task = read_config(run / "config.yaml").task
+    with pytest.raises(InputError, match="give at most 16 Å"):
+        dataclasses.replace(task, low_pass=16.5).optics  # noqa: B018
+    assert dataclasses.replace(task, low_pass=15.5).optics.low_pass == 15.5
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """`jaxprot cryostar density` on a small run and on half sets."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from jaxprot.cli.main import main
 from jaxprot.cryostar import predict
 from jaxprot.io.maps import read_map
+from jaxprot.io.particles import read_particles
 from jaxprot.io.structures import read_structure
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--batch", "8", "--clusters", "3", "--components", "1", "--points", "2"]
@@ -84,7 +86,7 @@ def test_numbers_that_make_no_sense(run, tmp_path, capsys, command, words):
 
 
 def test_maps_that_agree_with_nothing(tmp_path):
-    from jaxprot.cli.cryostar import _write_fits
+    from jaxprot.cli.cryostar_results import _write_fits
     from jaxprot.cryostar import maps
 
     frequency = np.array([0.0, 0.1])
@@ -103,3 +105,44 @@ def test_maps_of_half_sets_are_compared(run, tmp_path, capsys):
     # Both halves are the same run here, and so are the networks of one seed.
     assert min(float(row["fsc"]) for row in rows) > 0.999
     assert len(table(tmp_path / "density" / "half_resolution.csv")) == 5
+
+
+@pytest.mark.slow
+def test_other_networks_losses_and_the_truth(run, particles, tmp_path, capsys):
+    words = ["cryostar", "density", str(run), *SMALL, "--epochs", "1"]
+    truth = ["--truth", str(particles / "truth.npz")]
+    kinds = (("cryoai", "geo1", "rmsf"), ("cryodrgn-fourier", "gau1", "fmsf"), ("cryodrgn", "no", "fmsf"))
+    for net, encoding, loss in kinds:
+        home = tmp_path / net
+        chosen = ["--net", net, "--encoding", encoding, "--loss", loss]
+        assert main([*words, "-o", str(home), *chosen, *truth]) == 0
+        assert "rank correlation" in capsys.readouterr().out
+        model = json.loads((home / "training" / "settings.json").read_text())["config"]
+        assert (model["net"], model["encoding"]) == (net, encoding)
+        rows = table(home / "true_resolution.csv")
+        assert [row["volume"] for row in rows] == [row["volume"] for row in table(home / "resolution.csv")]
+        frames = np.load(particles / "truth.npz")["frame"]
+        latents = predict.load(run).read_latents(run / "latents.npy")
+        assert rows[0]["true_frame"] in [str(frame) for frame in frames] and len(latents) == len(frames)
+        assert all(float(row["best_frame_off_angstrom"]) >= 0 and float(row["nmse"]) <= 1.0001 for row in rows)
+    assert main([*words, "-o", str(tmp_path / "cryodrgn"), "--encoding", "no", "--loss", "rmsf", "--resume"]) == 2
+    assert "made with other settings (loss)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_encoder_of_its_own(run, tmp_path, capsys):
+    home = tmp_path / "density"
+    words = ["cryostar", "density", str(run), *SMALL, "--encoder"]
+    assert main([*words, "-o", str(home)]) == 0
+    latents, labels = np.load(home / "latents.npy"), np.load(home / "labels.npy")
+    assert latents.shape == (48, 3) and latents.std() > 0 and not (home / "kmeans.pdb").exists()
+    stars = sorted((home / "clusters").glob("cluster_*.star"))
+    assert len(stars) == len(np.unique(labels)) == 3 == len(list(home.glob("vol_kmeans_*.mrc")))
+    assert sum(len(read_particles(path, run.parent, check_images=False)) for path in stars) == 48
+    assert (home / "landscape.png").stat().st_size > 1000 and not (home / "resolution.csv").exists()
+    assert main([*words, "-o", str(run), "--overwrite"]) == 2
+    assert "is the run's own folder" in capsys.readouterr().err
+    for half in ("half1", "half2"):
+        shutil.copytree(run, tmp_path / half)
+    assert main(["cryostar", "density", str(tmp_path), *SMALL, "--encoder", "-o", str(tmp_path / "b")]) == 2
+    assert "no conformations by which" in capsys.readouterr().err

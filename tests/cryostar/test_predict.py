@@ -80,6 +80,15 @@ def test_a_run_is_written_for_the_published_code_and_read_again(run, particles, 
     np.testing.assert_array_equal(obj["gmm_amps"], own.beads.electrons)
     with pytest.raises(InputError, match="give the reference"):
         predict.load(tmp_path / "official" / "ckpt.pt")
+    theirs = ["cryostar", "analyze", str(tmp_path / "official" / "ckpt.pt"), "--clusters", "3"]
+    assert main(theirs) == 2 and "--latents z.npy" in capsys.readouterr().err
+    theirs += ["--latents", str(tmp_path / "official" / "z.npy"), "--reference", str(particles / "reference.pdb")]
+    theirs += ["--truth", str(particles / "truth.npz")]
+    assert main([*theirs, "--particles", str(particles / "particles.star")]) == 0
+    found = json.loads((tmp_path / "official" / "analysis" / "truth.json").read_text())
+    assert found["particles"] == 48 and len(list((tmp_path / "official" / "analysis" / "clusters").iterdir())) == 3
+    assert main(["cryostar", "analyze", str(run), "--latents", "z.npy"]) == 2
+    assert "goes with a file of weights" in capsys.readouterr().err
     with pytest.raises(InputError, match="16 beads, and"):
         predict.load(tmp_path / "official" / "ckpt.pt", example("ubiquitin"))
 
@@ -100,11 +109,12 @@ def test_maps_are_of_the_particles_that_were_decoded(run, tmp_path):
     predictor = predict.load(run)
     latents = predictor.latents()
     found = Heterogeneity.of(latents, predictor.decode, predictor.beads, components=2, points=3, clusters=4)
-    choice = maps.chosen(found)
+    choice = maps.chosen(found.landscape)
+    frames = np.concatenate([found.centres, *found.paths])
     assert choice.names[0] == "vol_kmeans_000" and choice.names[-1] == "vol_pca_2_002" and len(choice.names) == 10
-    np.testing.assert_allclose(predictor.decode(latents[choice.rows]), choice.frames, atol=1e-4)
-    own = maps.matched(predictor.decode, latents, choice.frames)
-    np.testing.assert_allclose(predictor.decode(latents[own]), choice.frames, atol=1e-3)
+    np.testing.assert_allclose(predictor.decode(latents[choice.rows]), frames, atol=1e-4)
+    own = maps.matched(predictor.decode, latents, frames)
+    np.testing.assert_allclose(predictor.decode(latents[own]), frames, atol=1e-3)
     cfg = maps.settings(predictor, latents, tmp_path / "images", hidden=16, epochs=2, batch=8)
     assert cfg.steps == 12 and cfg.task.model.side == 16 and cfg.task.model.latent == 3
     net = Density(cfg.task.model, rngs=nnx.Rngs(0))
@@ -112,7 +122,7 @@ def test_maps_are_of_the_particles_that_were_decoded(run, tmp_path):
     assert volume.data.shape == (16, 16, 16) and volume.name == "one" and volume.origin.tolist() == [-24] * 3
     same = maps.map_map(volume, volume)
     np.testing.assert_allclose(same.correlation, 1, atol=1e-5)
-    fits = [same, maps.map_model(volume, choice.frames[0], predictor.beads.electrons)]
+    fits = [same, maps.map_model(volume, frames[0], predictor.beads.electrons)]
     columns = maps.table(fits)
     assert {len(values) for values in columns.values()} == {2 * len(same.frequency)}
     assert fits[1].correlation.max() < 0.9

@@ -68,29 +68,6 @@ def test_wrong_input_is_one_message_and_code_two(root, tmp_path, monkeypatch, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_distances_from_the_truth(adenylate):
-    true = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
-    frame = np.arange(600) % 3  # more than are taken at once
-    found = true[frame].copy()
-    found[:300, 0] += [0, 0, 4]  # one of five residues of one half of the particles
-    told = adenylate["distances"](found, true, frame)
-    assert told["rmsd_mean"] == pytest.approx(np.sqrt(16 / 5) / 2, rel=1e-5)
-    assert told["distance_mean"] == pytest.approx(0.4, rel=1e-5) and told["within_3"] == pytest.approx(0.9)
-
-
-def test_geometry_of_stretched_and_folded_chains(adenylate, example):
-    from jaxprot.cryostar.gmm import beads_of, pairs_of
-
-    beads = beads_of(read_structure(example("trpcage")))
-    kept = adenylate["geometry"](np.repeat(beads.xyz[None], 300, 0), beads)
-    assert kept == {"bond_deviation": pytest.approx(0, abs=1e-5), "clashes": 0}
-    longer = adenylate["geometry"](1.1 * beads.xyz[None], beads)
-    bonds = np.linalg.norm(np.diff(beads.xyz, axis=0), axis=1)
-    assert longer["bond_deviation"] == pytest.approx(0.1 * np.sqrt((bonds**2).mean()), rel=1e-4)
-    collapsed = adenylate["geometry"](np.zeros((2, len(beads), 3), np.float32), beads)
-    assert collapsed["clashes"] == len(pairs_of(beads).clash) > 50
-
-
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory, example):
     """Two conformations of chignolin, one of them in a file with a second chain."""
@@ -125,7 +102,10 @@ def test_adenylate_kinase_from_two_files(adenylate, ends, tmp_path, capsys):
     particles = (out / "particles" / "particles.mrcs").read_bytes()
     last = json.loads((out / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["val_rmsd"] > 0 and (out / "run" / "analysis" / "landscape.png").exists()
-    assert adenylate["main"]([*call, "--steps", "8"]) == 0
+    maps = ["--density", "1", "--hidden", "8"]
+    assert adenylate["main"]([*call, "--steps", "8", *maps]) == 0
+    assert "rank correlation" in capsys.readouterr().out
+    assert (out / "run" / "density" / "true_resolution.csv").read_text().startswith("volume,fsc_0.5_angstrom,nmse")
     assert (out / "particles" / "particles.mrcs").read_bytes() == particles
     starts = json.loads((out / "run" / "run.json").read_text())["starts"]
     assert [start["step"] for start in starts] == [0, 4]

@@ -1,0 +1,262 @@
+"""What was found of simulated particles, against their truth: conformations, and maps.
+
+Distances are taken without superposition, since poses hold all particles in one frame. Beside the root mean square
+stand the figures of the published code: the mean distance of residues, and the share of them within 3 Å.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxprot.core import metrics
+from jaxprot.core.errors import InputError
+from jaxprot.core.volume import Volume
+from jaxprot.cryostar import landscape
+from jaxprot.cryostar.gmm import Beads, pairs_of
+from jaxprot.cryostar.losses import CLASH
+from jaxprot.cryostar.maps import Fit, map_model
+
+_CHUNK = 256  # conformations at once
+_RECALLED = 0.5  # Å within which a true conformation counts as found, after superposition
+_FRAMES = 50  # of the truth that maps are compared with
+_ENSEMBLE = 200  # found conformations that are superposed on each true one
+
+
+class Truth(NamedTuple):
+    """The truth of a stack of particles, by the beads of a reference.
+
+    Attributes:
+      frame: (n,) int64 conformation of each particle.
+      path: (F, m, 3) float32 Å, the conformations.
+      own: (m,) beads of the reference that the path has.
+    """
+
+    frame: np.ndarray
+    path: np.ndarray
+    own: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Truth:
+        """Of some of the particles."""
+        return self._replace(frame=self.frame[rows])
+
+
+def read_truth(path: str | os.PathLike, beads: Beads, particles: int) -> Truth:
+    """The truth that `jaxprot cryostar simulate` writes (`truth.npz`).
+
+    Residues are matched by chain, number and insertion code; where the file does not tell them, they are those of the
+    reference in its order.
+
+    Args:
+      path: of the file.
+      beads: of the reference.
+      particles: of the run.
+
+    Raises:
+      InputError: it cannot be read, or is of other particles or of another molecule.
+    """
+    path = pathlib.Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            frame, frames = archive["frame"].astype(np.int64), archive["path_ca"].astype(np.float32)
+            told = all(name in archive for name in ("chain", "resid", "icode"))
+            names = [archive[name].tolist() for name in ("chain", "resid", "icode")] if told else None
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not the truth of a simulation ({error})") from error
+    if len(frame) != particles:
+        raise InputError(f"{path}: of {len(frame)} particles, and this run has {particles}")
+    if frames.ndim != 3 or frames.shape[2] != 3 or frame.min() < 0 or frame.max() >= len(frames):
+        raise InputError(f"{path}: conformations of shape {frames.shape}, and particles of conformation {frame.max()}")
+    if names is None:
+        if frames.shape[1] != len(beads):
+            raise InputError(f"{path}: {frames.shape[1]} residues, and the reference has {len(beads)}")
+        return Truth(frame, frames, np.arange(len(beads)))
+    place = {key: row for row, key in enumerate(zip(*names, strict=True))}
+    keys = zip(beads.chain.tolist(), beads.resid.tolist(), beads.icode.tolist(), strict=True)
+    common = np.array([(row, place[key]) for row, key in enumerate(keys) if key in place])
+    if len(common) == 0:
+        raise InputError(f"{path}: no residue (chain, number, insertion code) of the reference is among its residues")
+    return Truth(frame, frames[:, common[:, 1]], common[:, 0])
+
+
+def conformations(found: np.ndarray, latents: np.ndarray, beads: Beads, truth: Truth) -> dict[str, Any]:
+    """How near the conformations of particles are to the true ones.
+
+    Args:
+      found: (n, N, 3) Å, of each particle.
+      latents: (n, k) of each particle.
+      beads: the N of the reference.
+      truth: of the particles.
+
+    Returns:
+      `particles`, `residues`; `rmsd_mean` and `rmsd_median` over particles (Å), `distance_mean` (Å) and `within_3` over
+      all residues; `spearman`, the largest absolute rank correlation of one of the first three principal components of
+      the latents with the number of the true conformation; `recall`, the share of true conformations that some found
+      one comes within 0.5 Å of after superposition, and `nearest_mean`, the mean of these smallest distances (Å);
+      `bond_deviation` (Å) and `clashes`, see `geometry`; and under `reference` the distances of the reference, as if
+      it were the conformation of every particle.
+    """
+    scores = landscape.pca(latents).project(latents)[:, :3]
+    rank = [abs(float(metrics.spearman(one, truth.frame.astype(float)))) for one in scores.T]
+    still = np.broadcast_to(beads.xyz[truth.own], (len(truth.frame), len(truth.own), 3))
+    nearest = nearest_after_superposition(found[:, truth.own], truth.path)
+    return {
+        "particles": len(truth.frame),
+        "residues": len(truth.own),
+        **distances(found[:, truth.own], truth),
+        "spearman": max(rank),
+        "recall": float((nearest < _RECALLED).mean()),
+        "nearest_mean": float(nearest.mean()),
+        **geometry(found, beads),
+        "reference": distances(still, truth),
+    }
+
+
+def distances(found: np.ndarray, truth: Truth) -> dict[str, float]:
+    """Distances of conformations (n, m, 3) from the true ones, see `conformations`."""
+    parts = np.split(np.arange(len(found)), range(_CHUNK, len(found), _CHUNK))
+    off = np.concatenate([np.linalg.norm(found[rows] - truth.path[truth.frame[rows]], axis=-1) for rows in parts])
+    rmsd = np.sqrt((off**2).mean(1))
+    return {
+        "rmsd_mean": float(rmsd.mean()),
+        "rmsd_median": float(np.median(rmsd)),
+        "distance_mean": float(off.mean()),
+        "within_3": float((off < 3).mean()),
+    }
+
+
+def nearest_after_superposition(found: np.ndarray, path: np.ndarray, most: int = _ENSEMBLE) -> np.ndarray:
+    """(F,) smallest root mean square distance (Å) of some found conformation from each true one, superposed.
+
+    Args:
+      found: (n, m, 3) Å, of which `most`, evenly chosen, are looked at.
+      path: (F, m, 3) Å.
+      most: see `found`.
+    """
+    some = found[np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))].astype(np.float64)
+    some, true = (x - x.mean(1, keepdims=True) for x in (some, path.astype(np.float64)))
+    squares = (some**2).sum((1, 2))
+    out = np.empty(len(true))
+    for row, one in enumerate(true):
+        # Of the best rotation only the sum of the covariance's singular values is needed (Kabsch), with the sign of
+        # its determinant: a mirror image is no superposition.
+        covariance = np.einsum("nmi,mj->nij", some, one)
+        values = np.linalg.svd(covariance, compute_uv=False)
+        values[:, 2] *= np.sign(np.linalg.det(covariance))
+        squared = squares + (one**2).sum() - 2 * values.sum(1)
+        out[row] = np.sqrt(max(squared.min(), 0) / len(one))
+    return out
+
+
+def geometry(frames: np.ndarray, beads: Beads) -> dict[str, float]:
+    """How well conformations (n, N, 3) in Å keep the geometry of the reference.
+
+    Returns:
+      `bond_deviation`, the root mean square deviation of neighbours' distances from those of the reference (Å), and
+      `clashes`, pairs of residues closer than 4 Å that are not in the reference, per conformation.
+    """
+    pairs = pairs_of(beads)
+    native = np.linalg.norm(np.diff(beads.xyz[pairs.connect], axis=1)[:, 0], axis=-1)
+    squares, clashes = 0.0, 0
+    for start in range(0, len(frames), _CHUNK):
+        part = frames[start : start + _CHUNK]
+        lengths = np.linalg.norm(part[:, pairs.connect[:, 0]] - part[:, pairs.connect[:, 1]], axis=-1)
+        squares += float(((lengths - native) ** 2).sum(dtype=np.float64))
+        apart = ((part[:, pairs.clash[:, 0]] - part[:, pairs.clash[:, 1]]) ** 2).sum(-1)
+        clashes += int((apart < CLASH**2).sum())
+    bonds = max(len(frames) * len(native), 1)
+    return {"bond_deviation": float(np.sqrt(squares / bonds)), "clashes": clashes / len(frames)}
+
+
+class MapTruth(NamedTuple):
+    """Maps against the true conformations of the particles that they are of.
+
+    Attributes:
+      fits: agreement of each map with the density of its particle's true conformation.
+      nmse: (v,) squared difference from that density by its square, the map scaled to it by least squares.
+      frame: (v,) true conformation of each particle.
+      nearest: (v,) the true conformation, of those looked at, whose density each map agrees with best.
+      off: (v,) Å, root mean square distance between the two conformations.
+    """
+
+    fits: tuple[Fit, ...]
+    nmse: np.ndarray
+    frame: np.ndarray
+    nearest: np.ndarray
+    off: np.ndarray
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Columns of `true_resolution.csv`."""
+        resolution = np.array([fit.resolution for fit in self.fits], np.float64)
+        return {
+            "volume": np.array([fit.name for fit in self.fits]),
+            "fsc_0.5_angstrom": np.round(np.where(np.isfinite(resolution), resolution, np.nan), 3),
+            "nmse": np.round(self.nmse, 4),
+            "true_frame": self.frame,
+            "best_frame": self.nearest,
+            "best_frame_off_angstrom": np.round(self.off, 3),
+        }
+
+    @property
+    def moves(self) -> float:
+        """Rank correlation of the conformations that maps agree best with and the true ones; NaN for a single map."""
+        return float(metrics.spearman(self.nearest.astype(float), self.frame.astype(float)))
+
+
+def maps(volumes: Sequence[Volume], rows: np.ndarray, truth: Truth, electrons: np.ndarray) -> MapTruth:
+    """Compares maps with the densities of true conformations.
+
+    Args:
+      volumes: (v) maps on one grid.
+      rows: (v,) particle that each is of.
+      truth: of the particles.
+      electrons: (N,) of the beads of the reference.
+
+    Raises:
+      InputError: no maps.
+    """
+    if not len(volumes):
+        raise InputError("no maps to compare with the truth")
+    weight = np.asarray(electrons)[truth.own]
+    frame = truth.frame[rows]
+    some = np.unique(np.linspace(0, len(truth.path) - 1, min(_FRAMES, len(truth.path))).astype(int))
+    sharp = 2 * float(volumes[0].voxel.max())
+    drawn = np.stack([landscape.drawn(volumes[0], truth.path[one], weight, sharp).ravel() for one in some])
+    centred = drawn - drawn.mean(1, keepdims=True)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    fits, errors, nearest = [], [], []
+    for volume, one in zip(volumes, frame, strict=True):
+        fits.append(map_model(volume, truth.path[one], weight))
+        data = np.asarray(volume.data, np.float32).ravel()
+        nearest.append(some[int((centred @ (data - data.mean())).argmax())])
+        true = landscape.drawn(volume, truth.path[one], weight, sharp).ravel().astype(np.float64)
+        scale = float(data @ true) / max(float(data @ data), np.finfo(np.float64).tiny)
+        errors.append(float(metrics.nmse(true, scale * data.astype(np.float64))))
+    found = np.array(nearest)
+    off = np.sqrt(((truth.path[found] - truth.path[frame]) ** 2).sum(-1).mean(-1))
+    return MapTruth(tuple(fits), np.array(errors), frame, found, off)
+
+
+def report(figures: dict[str, Any]) -> str:
+    """The figures of `conformations` as a table in Markdown, beside those of the reference."""
+    labels = {
+        "rmsd_mean": "RMSD, mean over particles (Å)",
+        "rmsd_median": "RMSD, median over particles (Å)",
+        "distance_mean": "distance, mean over residues (Å)",
+        "within_3": "residues within 3 Å (share)",
+        "spearman": "rank correlation of a component with the frame",
+        "recall": "true conformations within 0.5 Å of a found one, superposed (share)",
+        "nearest_mean": "mean of these smallest distances (Å)",
+        "bond_deviation": "deviation of neighbours' distances (Å)",
+        "clashes": "clashes per structure",
+    }
+    what = f"{figures['particles']} particles, {figures['residues']} residues"
+    lines = [f"| {what} | found | reference |", "|---|---|---|"]
+    for name, label in labels.items():
+        held = figures["reference"].get(name)
+        lines.append(f"| {label} | {figures[name]:.3f} | {'-' if held is None else f'{held:.3f}'} |")
+    return "\n".join(lines)
