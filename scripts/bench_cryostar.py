@@ -59,7 +59,8 @@ def stack(folder: pathlib.Path, beads: Any, args: argparse.Namespace) -> None:
 
     from jaxprot.cryostar.results import write_models
     from jaxprot.cryostar.simulate import SimulationConfig, simulate, stack_of
-    from jaxprot.io.particles import write_particles, write_stack
+    from jaxprot.io.particles import write_particles
+    from jaxprot.io.stacks import write_stack
 
     cfg = SimulationConfig(side=args.side, pixel=args.pixel)
     made = simulate(beads.xyz[None], beads.electrons, args.particles, cfg, key=jax.random.key(0))

@@ -31,7 +31,8 @@ from jaxprot.cryostar import ctf as optics
 from jaxprot.cryostar.gmm import SIGMA, Beads, beads_of
 from jaxprot.cryostar.results import write_models
 from jaxprot.io.outputs import RunDirectory, atomic_path
-from jaxprot.io.particles import Mode, write_particles, write_stack
+from jaxprot.io.particles import write_particles
+from jaxprot.io.stacks import Mode, write_stack
 from jaxprot.io.trajectories import Trajectory
 from jaxprot.ops import fourier, gaussians, rigid
 from jaxprot.ops.elastic import ANM_CUTOFF

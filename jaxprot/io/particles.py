@@ -1,43 +1,35 @@
 """Particle stacks: RELION's STAR files and cryoSPARC's `.cs` files with the stacks they name, and back.
 
-STAR files are parsed and written by starfile, with every value as text, so that what is written again is what was
-read. Image stacks have MRC's layout (mrcfile's types); each is mapped into memory when its first image is asked for.
+Every value of a STAR file is kept as text (`io.star`), so that what is written again is what was read; the images lie
+in stacks (`io.stacks`).
 """
 
-import linecache
 import logging
 import os
-import re
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxprot._version import __version__
 from jaxprot.core.errors import InputError
 from jaxprot.core.particles import (
     Ctf,
     Optics,
     ParticleStack,
-    StackedImages,
     Table,
     euler_from_rotations,
     rotations_from_vectors,
     uniform,
 )
-from jaxprot.io.maps import _HEADER, _MODES, _OTHER_MODES, _axes, _header
 from jaxprot.io.outputs import atomic_path, write_text
+from jaxprot.io.stacks import MrcStacks
+from jaxprot.io.star import read_star, star_text
 
 log = logging.getLogger(__name__)
 
-Mode = Literal[0, 1, 2, 6, 12]
-
 _TEXT = np.dtypes.StringDType()
 _CONTRAST = 0.1  # assumed where a file has none
-# What starfile would change is carried through its parser as these (of a private area of Unicode).
-_APOSTROPHE, _HASH, _WORD = "\ue0f1", "\ue0f2", "\ue0f3"
 _ABERRATIONS = {
     "rlnBeamTiltX": 0.0, "rlnBeamTiltY": 0.0, "rlnOddZernike": 0.0, "rlnEvenZernike": 0.0,
     "rlnMagMat00": 1.0, "rlnMagMat01": 0.0, "rlnMagMat10": 0.0, "rlnMagMat11": 1.0,
@@ -138,151 +130,9 @@ def write_particles(stack: ParticleStack, path: str | os.PathLike, rows: Any = N
     elif suffix == ".star":
         verbatim = chosen.kind == "relion" and chosen.particles is not None
         tables = chosen.tables if verbatim else _relion_tables(chosen, target)
-        write_text(target, _star_text(tables, target))
+        write_text(target, star_text(tables, target))
     else:
         raise InputError(f"{target}: unknown suffix {suffix!r}; use .star or .cs")
-
-
-def write_stack(images: np.ndarray, path: str | os.PathLike, voxel: float, mode: Mode = 2) -> None:
-    """Writes an image stack (`.mrcs`, readable by RELION and cryoSPARC); all or nothing. Equal stacks, equal files.
-
-    Args:
-      images: (n, y, x) numbers.
-      path: target ending in `.mrcs` or `.mrc`.
-      voxel: Å per pixel.
-      mode: 2, 32-bit numbers; 12, 16-bit numbers; 0, 1, 6, integers (signed 8, signed 16, unsigned 16 bits), to which
-        values are rounded.
-
-    Raises:
-      InputError: wrong shape, suffix, voxel or mode, or values that the mode cannot hold (NaN included).
-      OutputError: the file cannot be written.
-    """
-    import mrcfile
-
-    target = Path(path)
-    if target.suffix.lower() not in (".mrcs", ".mrc"):
-        raise InputError(f"{target}: unknown suffix {target.suffix!r}; use .mrcs")
-    if mode not in _MODES:
-        raise InputError(f"{target}: mode {mode!r}; choose one of {', '.join(map(str, _MODES))}")
-    if not (np.isfinite(voxel) and voxel > 0):
-        raise InputError(f"{target}: a voxel size of {voxel} Å was given; it must be positive")
-    images = np.asarray(images)
-    if images.ndim != 3 or 0 in images.shape:
-        raise InputError(f"{target}: images of shape {images.shape}, expected (n, y, x), none of them 0")
-    dtype = np.dtype(_MODES[mode])
-    info = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
-    low, high = float(images.min()), float(images.max())
-    if not (np.isfinite([low, high]).all() and float(info.min) <= low and high <= float(info.max)):
-        raise InputError(
-            f"{target}: values from {low:g} to {high:g} do not fit mode {mode} ({info.min:g} to {info.max:g}); scale "
-            "them, or use mode 2"
-        )
-    data = (np.rint(images) if dtype.kind in "iu" else images).astype(dtype, copy=False)
-    with atomic_path(target) as temporary, mrcfile.new(temporary) as file:
-        file.set_data(data)
-        file.set_image_stack()
-        file.voxel_size = voxel
-        header: Any = file.header
-        header["label"], header["nlabl"] = b"", 1  # mrcfile's label holds the time
-        header["label"][0] = f"jaxprot {__version__}".encode()
-
-
-class _Layout(NamedTuple):
-    """Where the images of a stack lie in its file."""
-
-    offset: int
-    dtype: np.dtype
-    count: int
-    side: int
-    voxel: float
-
-
-class MrcStacks(StackedImages):
-    """Particle images in MRC stacks, mapped into memory.
-
-    Args:
-      paths: the k stacks.
-      file, index, source: see `StackedImages`.
-    """
-
-    def __init__(self, paths: Sequence[str | os.PathLike], file: np.ndarray, index: np.ndarray, source: str):
-        super().__init__([os.fspath(path) for path in paths], file, index, source)
-        self._layouts: dict[int, _Layout] = {}
-
-    def check(self) -> None:
-        """Looks at every stack: there, an image stack, complete, and with all the images that are asked for.
-
-        Raises:
-          InputError: for the first that is not; missing ones are counted.
-        """
-        missing = [which for which, path in enumerate(self.names) if not os.path.isfile(path)]
-        if missing:
-            row = int(np.flatnonzero(self.file == missing[0])[0])
-            raise InputError(
-                f"{self.source}: {len(missing)} of {len(self.names)} stacks missing, the first is "
-                f"{self.names[missing[0]]} (particle row {row + 1}); give the folder that their paths are relative to "
-                "as dataset_dir"
-            )
-        last = np.full(len(self.names), -1)
-        np.maximum.at(last, self.file, self.index)
-        for which in range(len(self.names)):
-            if last[which] >= self.layout(which).count:
-                self.check_inside(which, np.flatnonzero(self.file == which), self.layout(which).count)
-
-    def layout(self, which: int) -> _Layout:
-        """Place, type, number and size of the images in stack `which`; read once."""
-        if which not in self._layouts:
-            self._layouts[which] = self._look(which)
-        return self._layouts[which]
-
-    def open(self, which: int) -> np.ndarray:
-        """The images of stack `which`, (k, side, side) of the file's type, mapped."""
-        layout = self.layout(which)
-        shape = (layout.count, layout.side, layout.side)
-        try:
-            return np.memmap(self.names[which], layout.dtype, "r", layout.offset, shape)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.names[which]}: cannot be opened any more ({error}); was it moved?") from error
-
-    def _look(self, which: int) -> _Layout:
-        path = self.names[which]
-        try:
-            with open(path, "rb") as file:
-                data, size = file.read(_HEADER), os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise InputError(
-                f"{path}: stack cannot be opened ({error.strerror or error}); give the folder that paths in "
-                f"{self.source} are relative to as dataset_dir"
-            ) from error
-        if len(data) < _HEADER:
-            raise InputError(f"{path}: {len(data)} bytes, shorter than the header of a stack; fetch it again")
-        header, order = _header(data, path)
-        nx, ny, count = (int(header[key]) for key in ("nx", "ny", "nz"))
-        mode, extended = int(header["mode"]), int(header["nsymbt"])
-        if mode not in _MODES:
-            kind = _OTHER_MODES.get(mode, "unknown")
-            raise InputError(f"{path}: mode {mode} ({kind}) is no stack of images; convert it to mode 2")
-        if min(nx, ny, count) <= 0 or extended < 0:
-            raise InputError(f"{path}: {count} images of {nx} x {ny} pixels in the header; the file is damaged")
-        if nx != ny:
-            raise InputError(f"{path}: images of {nx} x {ny} pixels are not square; crop or pad them")
-        if _axes(header, path) != [0, 1, 2] or int(header["ispg"]) == 401:
-            raise InputError(f"{path}: not a stack of images (axis order or space group); convert it to one")
-        dtype = np.dtype(_MODES[mode]).newbyteorder(order)
-        complete = max(size - _HEADER - extended, 0) // (nx * ny * dtype.itemsize)
-        if complete < count:
-            lost = np.flatnonzero((self.file == which) & (self.index >= complete) & (self.index < count))
-            if len(lost):
-                raise InputError(
-                    f"{path}: truncated: the header promises {count} images, {complete} are complete; the first "
-                    f"missing particle is row {lost[0] + 1} of {self.source} (image {self.index[lost[0]] + 1}); fetch "
-                    "it again"
-                )
-            log.warning("%s: truncated: %d of %d images are complete, enough here", path, complete, count)
-            count = complete
-        with np.errstate(all="ignore"):
-            voxel = float(np.float64(header["cella"]["x"]) / np.float64(header["mx"]))
-        return _Layout(_HEADER + extended, dtype, count, nx, voxel if np.isfinite(voxel) and voxel > 0 else 0.0)
 
 
 class _Options(NamedTuple):
@@ -553,7 +403,7 @@ def _positive(values: np.ndarray, what: str, source: Path) -> None:
 
 def _read_relion(options: _Options) -> ParticleStack:
     source = options.source
-    tables = _read_star(source)
+    tables = read_star(source)
     place = _particle_table(tables, source)
     for table in tables:
         stacks, three = table.find("rlnTomoSubTomosAre2DStacks"), table.find("rlnImageDimensionality")
@@ -565,82 +415,6 @@ def _read_relion(options: _Options) -> ParticleStack:
     optics = next((table for table in tables if table.name == "optics" and len(table)), None)
     others = {"tables": tuple(tables), "particles": place, "kind": "relion"}
     return _assemble(options, tables[place], optics, tuple(aberrations), **others)
-
-
-def _read_star(source: Path) -> list[Table]:
-    """All tables, every value as text."""
-    import starfile
-
-    try:
-        text = source.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{source}: cannot be opened ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: no text at byte {error.start}; is it a STAR file? Save it as UTF-8") from error
-    if not text.strip():
-        raise InputError(f"{source}: is empty")
-    wanted = re.findall(r"^[ \t]*data_(\S*)", text, re.M)
-    if len(set(wanted)) < len(wanted):
-        raise InputError(f"{source}: two tables of the same name ({', '.join(wanted)}); rename or remove one")
-    # starfile makes every apostrophe a quotation mark, ends lines at any # and takes `nan` and `""` for nothing.
-    changed = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-    if any(word in text for word in ("nan", "NaN", "<NA>")):  # these expressions are slow, and most files need none
-        changed = re.sub(r"(?<!\S)(nan|NaN|<NA>)(?!\S)", _WORD + r"\1", changed)
-    if "'" in text or '"' in text or re.search(r"#(?<=\S#)(?=\S)", text):
-        quoted = r"(?<!\S)(?:'[^'\n]*'|\"[^\"\n]*\")(?!\S)"
-        changed = re.sub(rf"{quoted}|'|(?<=\S)#(?=\S)", lambda match: _carry(match[0]), changed)
-    names = re.findall(r"^\s*_(\S+)", changed, re.M)
-    with tempfile.TemporaryDirectory(prefix="jaxprot-") as folder:
-        path = source
-        if changed != text:
-            path = Path(folder) / "changed.star"
-            path.write_text(changed, encoding="utf-8", newline="")
-        linecache.cache.pop(str(path), None)  # starfile reads through this cache, which may know an older content
-        try:
-            blocks: Any = starfile.read(path, always_dict=True, parse_as_string=names)
-        # starfile has no error of its own: what damaged text causes comes from its own code, pandas or shlex.
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise InputError(
-                f"{source}: cannot be read as a STAR file ({' '.join(str(error).split())}); is it complete, with as "
-                "many values in each row as columns?"
-            ) from error
-    if not blocks:
-        raise InputError(f"{source}: no STAR file (no line that starts with data_)")
-    special = changed != text or '"' in text
-    return [_table(name, block, special, source) for name, block in blocks.items()]
-
-
-def _carry(text: str) -> str:
-    """A quoted text, or a single character, with what starfile would change replaced."""
-    single = {"'": _APOSTROPHE, "#": _HASH}.get(text)
-    return single or text[0] + (text[1:-1].replace("'", _APOSTROPHE) or _WORD) + text[-1]
-
-
-def _restore(value: str) -> str:
-    return value.replace(_APOSTROPHE, "'").replace(_HASH, "#").replace(_WORD, "")
-
-
-def _table(name: str, block: Any, special: bool, source: Path) -> Table:
-    if isinstance(block, dict):
-        return Table(name, {key: np.array([_restore(str(value))], _TEXT) for key, value in block.items()}, loop=False)
-    if block.columns.duplicated().any():
-        twice = block.columns[block.columns.duplicated()][0]
-        raise InputError(f"{source}: column {twice} appears twice in table {name!r}; remove one")
-    columns = {}
-    for key in block.columns:
-        missing = (block[key].isna() | (block[key] == "")).to_numpy()  # a quoted "" was carried as something
-        if missing.any():
-            raise InputError(
-                f"{source}: row {int(np.argmax(missing)) + 1} of table {name!r} has no value for {key}; is the file "
-                "complete?"
-            )
-        values = list(map(str, block[key].tolist()))
-        values = list(map(_restore, values)) if special else values
-        unclosed = next((row for row, value in enumerate(values) if special and "\n" in value), None)
-        if unclosed is not None:
-            raise InputError(f"{source}: row {unclosed + 1} of table {name!r} has a quotation mark that is not closed")
-        columns[_restore(key)] = np.array(values, _TEXT)
-    return Table(name, columns)
 
 
 def _particle_table(tables: list[Table], source: Path) -> int:
@@ -736,26 +510,6 @@ def _read_cs(source: Path) -> Table:
     if not isinstance(array, np.ndarray) or array.dtype.names is None or array.ndim != 1:
         raise InputError(f"{source}: no table of particles; give the particles' .cs file of a cryoSPARC job")
     return Table("particles", {name: np.array(array[name]) for name in array.dtype.names})
-
-
-# Writing STAR files
-
-
-def _star_text(tables: Sequence[Table], target: Path) -> str:
-    import pandas
-    import starfile
-
-    blocks: dict[str, Any] = {}
-    for table in tables:
-        columns = {key: [str(value) for value in values.tolist()] for key, values in table.columns.items()}
-        for key, values in columns.items():
-            wrong = next((text for text in values if re.search(r'[\t\r\n]|^["#]|".* | .*"', text)), None)
-            if wrong is not None:
-                raise InputError(f"{target}: {wrong!r} of column {key} cannot be written to a STAR file; rename it")
-        blocks[table.name] = pandas.DataFrame(columns) if table.loop else {k: v[0] for k, v in columns.items()}
-    text = starfile.to_string(blocks)
-    # starfile's first line holds the time; equal stacks shall give equal files.
-    return f"# Written by jaxprot {__version__}\n" + text.partition("\n")[2]
 
 
 def _relion_tables(stack: ParticleStack, target: Path) -> tuple[Table, Table]:

@@ -49,7 +49,7 @@ def star(tmp_path):
         for k in range(60)
     )
     (tmp_path / "p.star").write_text(f"{optics}data_particles\n\nloop_\n{head}{rows}")
-    from jaxprot.io.particles import write_stack
+    from jaxprot.io.stacks import write_stack
 
     write_stack(np.random.default_rng(0).normal(size=(60, 8, 8)), tmp_path / "s.mrcs", 1.5)
     return tmp_path / "p.star"

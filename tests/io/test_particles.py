@@ -11,7 +11,8 @@ from mrcfile.dtypes import HEADER_DTYPE
 import jaxprot
 from jaxprot.core.errors import InputError, OutputError
 from jaxprot.core.particles import ArrayImages, Optics, ParticleStack, rotations_from_vectors
-from jaxprot.io.particles import read_particles, write_particles, write_stack
+from jaxprot.io.particles import read_particles, write_particles
+from jaxprot.io.stacks import write_stack
 
 OPTICS = """
 # version 30001
