@@ -5,10 +5,10 @@
     python scripts/bench_cryostar.py --phase 1 --beads 10000 --batch 16       # memory of a large complex
 
 Phase 1: images of random beads, the published objective and network (B = 64, 128 pixels, 214 beads). The bare step is
-one program called again and again on data that lie on the device; the loop is the training engine with checks, records
-and batches of its own. Phase 2: the density network (B = 4, 64 pixels, width 256, frequencies within `--mask`), beside
-it the operations that its products cannot do without and the speed of large products in the same process. Prints one
-line of JSON.
+one program called again and again on data that lie on the device (medians of wall and CPU seconds; of one thread they
+differ by what else the machine does); the loop is the training engine with checks, records and batches of its own.
+Phase 2: the density network (B = 4, 64 pixels, width 256, frequencies within `--mask`), beside it the operations that
+its products cannot do without and the speed of large products in the same process. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -153,17 +153,19 @@ def timed(args: argparse.Namespace, prepare: Any) -> dict[str, Any]:
         state, metrics = trainer._step(trainer.state, batch, rate, resident)
         jax.block_until_ready(state)
         compiled = time.perf_counter() - begin
-        bare = []
+        bare, cpu = [], []
         for _ in range(args.steps):
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             state, metrics = trainer._step(state, batch, rate, resident)
             jax.block_until_ready(metrics)
             bare.append(time.perf_counter() - begin)
+            cpu.append(time.process_time() - used)
         trainer.checkpoints.close()
         del state
         return {
             "compile_s": compiled,
             "bare_step_s": float(np.median(bare)),
+            "bare_step_cpu_s": float(np.median(cpu)),
             "loop_step_s": loop(cfg, folder / "loop"),
             **facts,
         }

@@ -10,7 +10,7 @@ import pathlib
 from jaxprot.cryostar.settings import published
 from jaxprot.train.task import TrainConfig
 
-DATA = pathlib.Path(os.environ.get("JAXPROT_1AKE", "runs/1ake"))
+DATA = pathlib.Path(os.environ.get("JAXPROT_1AKE", "runs/1ake/particles"))
 
 
 def config() -> TrainConfig:
