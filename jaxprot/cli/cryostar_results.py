@@ -279,7 +279,7 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
         write_table(compared.table(), home / "true_resolution", options.format)
         told += (
             f"; with the true densities: {maps.best(compared.fits)}; conformations of best agreement lie "
-            f"{compared.off.mean():.2f} Å from the true ones, rank correlation {compared.moves:.3f} "
+            f"{compared.off.mean():.2f} Å from the true ones, rank correlation over clusters {compared.moves:.3f} "
             "(true_resolution.csv)"
         )
     write_views(home)

@@ -71,7 +71,9 @@ def test_maps_tell_the_conformation_that_they_are_of(beads):
     true = Truth(np.array([4, 0, 2, 1]), path, np.arange(len(beads)))
     grid = Volume(np.zeros((24,) * 3, np.float32), np.full(3, 2.0), np.full(3, -24.0), "map")
     drawn = [landscape.drawn(grid, path[frame], beads.electrons, 4.0) for frame in (4, 0, 2, 2)]
-    volumes = [dataclasses.replace(grid, data=3 * data + 0.01, name=f"vol_{i}") for i, data in enumerate(drawn)]
+    volumes = [
+        dataclasses.replace(grid, data=3 * data + 0.01, name=f"vol_kmeans_{i:03d}") for i, data in enumerate(drawn)
+    ]
     told = truth.maps(volumes, np.arange(4), true, beads.electrons)
     assert told.nearest.tolist() == [4, 0, 2, 2] and told.frame.tolist() == [4, 0, 2, 1]
     np.testing.assert_allclose(told.off, [0, 0, 0, 1.5], atol=1e-4)
