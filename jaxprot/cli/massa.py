@@ -183,7 +183,7 @@ def finetune(options: FinetuneOptions) -> int:
     """
     from jaxprot.cli.train import reporter
     from jaxprot.io.outputs import RunDirectory, write_json
-    from jaxprot.massa.tasks import pairs
+    from jaxprot.massa.tasks import pair_tables, pairs
     from jaxprot.massa.tasks.cnn import CNNConfig
     from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
     from jaxprot.train.loop import fit
@@ -193,7 +193,7 @@ def finetune(options: FinetuneOptions) -> int:
     cnn = options.network == "cnn"
     if cnn and options.frozen:
         raise InputError("--frozen: the convolutional network has nothing that is pre-trained")
-    paired = pairs.is_pairs(options.task)
+    paired = pair_tables.is_pairs(options.task)
     if paired and cnn:
         raise InputError("--network cnn: the heads of pairs are for MASSA; leave the option out")
     if paired and options.kind == "residue_classes":
@@ -250,15 +250,16 @@ def _score(task: Any, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
 def _score_pairs(task: Any, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
     """The same of pairs."""
     from jaxprot.io.tables import write_table
-    from jaxprot.massa.tasks import pairs
+    from jaxprot.massa.tasks import pair_predict
+    from jaxprot.massa.tasks.metrics import pair_figures
 
-    told, table, predictor = {}, task.data, pairs.load(folder)
+    told, table, predictor = {}, task.data, pair_predict.load(folder)
     for part in ("valid", "test"):
         rows = table.part(part)
         if not len(rows):
             continue
         found, labels = task.predict(predictor.apply, rows)
-        counts[part], told[part] = len(rows), pairs.figures(table, found, labels)
+        counts[part], told[part] = len(rows), pair_figures(table.kind, found, labels)
         if part == "test":
             columns = {
                 "sequence": [table.sequences[row] for row in rows],
@@ -306,15 +307,15 @@ def predict(options: PredictOptions) -> int:
     from jaxprot.io.outputs import RunDirectory, sha256
     from jaxprot.io.tables import write_table
     from jaxprot.massa.data import read_all
-    from jaxprot.massa.tasks import pairs
     from jaxprot.massa.tasks import predict as trained
+    from jaxprot.massa.tasks.pair_network import NETWORK
     from jaxprot.weights import inspect
 
     if not options.inputs:
         raise InputError("no input; give files or a folder (--help shows how)")
     run = RunDirectory(options.output, options.overwrite)
     file = options.weights / "best.safetensors" if options.weights.is_dir() else options.weights
-    if inspect.read(file)[2].get("network") == pairs.NETWORK:
+    if inspect.read(file)[2].get("network") == NETWORK:
         return _predict_pairs(options, run, file)
     proteins = read_all(tuple(map(str, options.inputs)))
     predictor = trained.load(options.weights)
@@ -346,13 +347,13 @@ def _predict_pairs(options: PredictOptions, run: Any, file: Path) -> int:
     """What a fine-tuned network says of the pairs of a table."""
     from jaxprot.io.outputs import sha256
     from jaxprot.io.tables import write_table
-    from jaxprot.massa.tasks import pairs
+    from jaxprot.massa.tasks import pair_predict, pair_tables
 
-    predictor = pairs.load(file)
+    predictor = pair_predict.load(file)
     if len(options.inputs) != 1 or not options.inputs[0].name.endswith((".csv", ".csv.gz")):
         raise InputError(f"{file}: weights of pairs; give one table with the columns sequence and {predictor.partner}")
     begin = time.perf_counter()
-    columns: dict[str, Any] = pairs.read_columns(options.inputs[0], ("sequence", predictor.partner))
+    columns: dict[str, Any] = pair_tables.read_columns(options.inputs[0], ("sequence", predictor.partner))
     try:
         found = predictor.predict(columns["sequence"], columns[predictor.partner])
     except InputError as error:

@@ -12,8 +12,9 @@ from flax import nnx
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.ligand import Ligand
-from jaxprot.massa.tasks import pairs
+from jaxprot.massa.tasks import pair_batches, pair_network, pair_predict, pair_tables, pairs
 from jaxprot.massa.tasks.cnn import CNNConfig
+from jaxprot.massa.tasks.metrics import average_precision, pair_figures
 from jaxprot.train.loop import fit
 from jaxprot.train.parallel import Parallel
 from jaxprot.train.task import OptimConfig, TrainConfig
@@ -50,7 +51,7 @@ def molecule(kind, atoms=4):
 @pytest.fixture
 def no_rdkit(monkeypatch):
     """Strings of letters stand for molecules, whose first letter and length are told apart."""
-    monkeypatch.setattr(pairs, "_molecule", lambda text, at: molecule(ord(text[0]) % 39, len(text)))
+    monkeypatch.setattr(pair_tables, "molecule", lambda text, at: molecule(ord(text[0]) % 39, len(text)))
 
 
 def ligand_table(path, kind, count=96, seed=0):
@@ -90,21 +91,21 @@ def train(task, folder, steps=40):
 def test_tables_of_both_kinds(tmp_path, no_rdkit):
     path = write(tmp_path / "t.csv", ["acd,CC,1,train", "ACE,CCO,0,valid", "AAA,CC,,train", "GGG,CC,0,train"],
                  "sequence,smiles,label,split")  # fmt: skip
-    table = pairs.read_pairs(path)
-    assert pairs.is_pairs(path) and pairs.is_pairs("davis") and not pairs.is_pairs("stability")
+    table = pair_tables.read_pairs(path)
+    assert pair_tables.is_pairs(path) and pair_tables.is_pairs("davis") and not pair_tables.is_pairs("stability")
     assert (table.kind, table.partner, table.classes, table.monitor) == ("classes", "smiles", 2, "roc_auc")
     # A row without a label is gone from every column.
     assert table.sequences == ["ACD", "ACE", "GGG"] and table.partners == ["CC", "CCO", "CC"]
     assert list(table.labels) == [1, 0, 0] and list(table.split) == ["train", "valid", "train"]
     assert set(table.ligands) == {"CC", "CCO"}
-    assert pairs.read_pairs(path, kind="regression").kind == "regression"
+    assert pair_tables.read_pairs(path, kind="regression").kind == "regression"
     path = write(tmp_path / "p.csv", ["ACD,aa,1,train", "ACE,GG,3,train"], "sequence,sequence2,label,split")
-    table = pairs.read_pairs(path)
+    table = pair_tables.read_pairs(path)
     assert (table.kind, table.partner, table.partners, table.monitor) == (
         "regression", "sequence2", ["AA", "GG"], "pearson",
     )  # fmt: skip
     many = write(tmp_path / "m.csv", ["ACD,CC,40", "ACE,CC,1000"] * 20, "sequence,smiles,label")
-    assert pairs.read_pairs(many).kind == "regression"  # nM, no classes
+    assert pair_tables.read_pairs(many).kind == "regression"  # nM, no classes
 
 
 def test_a_pair_is_always_in_one_part(tmp_path):
@@ -112,7 +113,7 @@ def test_a_pair_is_always_in_one_part(tmp_path):
     texts = ["".join(rng.choice(list("ACDEFG"), 12)) for _ in range(600)]
     both = list(zip(texts[::2], texts[1::2], strict=True))
     rows = [f"{a},{b},{i / 7}" for i, (a, b) in enumerate(both + [(b, a) for a, b in both])]
-    table = pairs.read_pairs(write(tmp_path / "t.csv", rows, "sequence,sequence2,label"))
+    table = pair_tables.read_pairs(write(tmp_path / "t.csv", rows, "sequence,sequence2,label"))
     np.testing.assert_array_equal(table.split[:300], table.split[300:])
     assert 20 < len(table.part("test")) < 120 and 20 < len(table.part("valid")) < 120
 
@@ -135,21 +136,21 @@ def test_a_pair_is_always_in_one_part(tmp_path):
 )
 def test_bad_tables(tmp_path, rows, header, message):
     with pytest.raises(InputError, match=message):
-        pairs.read_pairs(write(tmp_path / "t.csv", rows, header))
+        pair_tables.read_pairs(write(tmp_path / "t.csv", rows, header))
 
 
 @needs_rdkit
 def test_strings_that_are_no_molecules_are_named_by_line(tmp_path):
     path = write(tmp_path / "t.csv", ["ACD,CCO,1.5", "ACD,C1CC,2.5"], "sequence,smiles,label")
     with pytest.raises(InputError, match=r"t\.csv, line 3: 'C1CC' is no SMILES string"):
-        pairs.read_pairs(path)
+        pair_tables.read_pairs(path)
 
 
 def test_without_rdkit_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit", None)
     path = write(tmp_path / "t.csv", ["ACD,CCO,1.5"], "sequence,smiles,label")
     with pytest.raises(InputError, match=r'^small molecules need RDKit: pip install "jaxprot\[ligands\]"$'):
-        pairs.read_pairs(path)
+        pair_tables.read_pairs(path)
 
 
 def davis(folder, affinity=("l1,p1,8.5,test", "l2,p1,5,train_fold0", "l1,p2,7,train_fold1", "l2,p2,6.9,train_fold2")):
@@ -163,15 +164,15 @@ def davis(folder, affinity=("l1,p1,8.5,test", "l2,p1,5,train_fold0", "l1,p2,7,tr
 
 def test_kinases_are_joined_with_their_inhibitors(tmp_path, no_rdkit):
     folder = davis(tmp_path)
-    table = pairs.read_davis(folder, "pkd", fold=1)
+    table = pair_tables.read_davis(folder, "pkd", fold=1)
     assert table.sequences == ["ACD", "ACD", "WW", "WW"] and table.partners == ["CC", "N", "CC", "N"]
     np.testing.assert_array_equal(table.labels, [8.5, 5, 7, 6.9])
     assert list(table.split) == ["test", "train", "valid", "train"]
-    active = pairs.read_pairs("kinase", folder)
+    active = pair_tables.read_pairs("kinase", folder)
     assert list(active.labels) == [1, 0, 1, 0] and active.class_names == ("inactive", "active")
     assert list(active.split) == ["test", "valid", "train", "train"]
     with pytest.raises(ValueError, match="fold 5"):
-        pairs.read_davis(folder, fold=5)
+        pair_tables.read_davis(folder, fold=5)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +186,14 @@ def test_kinases_are_joined_with_their_inhibitors(tmp_path, no_rdkit):
 )
 def test_rows_that_cannot_be_joined(tmp_path, no_rdkit, row, message):
     with pytest.raises(InputError, match=message):
-        pairs.read_davis(davis(tmp_path, ("l1,p1,8,test", row)))
+        pair_tables.read_davis(davis(tmp_path, ("l1,p1,8,test", row)))
 
 
 def test_identifiers_that_occur_twice(tmp_path, no_rdkit):
     davis(tmp_path)
     (tmp_path / "davis_ligands.csv.gz").write_bytes(gzip.compress(b"ligand_id,smiles\nl1,CC\nl1,N\n"))
     with pytest.raises(InputError, match="line 3: 'l1' occurs a second time"):
-        pairs.read_davis(tmp_path)
+        pair_tables.read_davis(tmp_path)
 
 
 @needs_rdkit
@@ -200,7 +201,7 @@ def test_the_tables_of_davis(shared):
     folder = shared / "data" / "tasks"
     if not folder.is_dir():
         pytest.skip("no tables of tasks")
-    table = pairs.read_pairs("kinase", folder, fold=2)
+    table = pair_tables.read_pairs("kinase", folder, fold=2)
     assert len(table.labels) == 30056 and len(table.ligands) == 68 and len(set(table.sequences)) <= 442
     assert 0.03 < table.labels.mean() < 0.15
     assert [len(table.part(name)) for name in ("train", "valid", "test")] == [20037, 5009, 5010]
@@ -214,10 +215,10 @@ def test_what_both_partners_tell_is_learned(tmp_path, no_rdkit, kind, least):
     best, told = train(task, tmp_path / "run", 80 if kind == "proteins" else 40)
     assert told["val_score"] > least
     assert told["val_score"] == told[f"val_{task.data.monitor}"]
-    predictor = pairs.load(best)
+    predictor = pair_predict.load(best)
     rows = task.data.part("valid")
     found = predictor.predict([task.data.sequences[i] for i in rows], [task.data.partners[i] for i in rows])
-    again = pairs.figures(task.data, found, task.data.labels[rows])
+    again = pair_figures(task.data.kind, found, task.data.labels[rows])
     assert abs(again[task.data.monitor] - told["val_score"]) < 1e-4  # in the units of the table
     if kind != "classes":
         assert abs(again["rmse"] - told["val_rmse"]) < 1e-3
@@ -226,7 +227,7 @@ def test_what_both_partners_tell_is_learned(tmp_path, no_rdkit, kind, least):
 def test_weights_of_something_else(tmp_path):
     portable.save(tmp_path / "other.safetensors", {"a": np.zeros(1)}, {"network": "massa"})
     with pytest.raises(CheckpointError, match="not weights of pairs"):
-        pairs.load(tmp_path / "other.safetensors")
+        pair_predict.load(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("classes", 2), ("regression", 0), ("proteins", 0)])
@@ -250,11 +251,11 @@ def test_losses_leave_padding_out(tmp_path, no_rdkit):
     key = jax.random.key(0)[None]
     task = pairs.PairTask(table=ligand_table(tmp_path / "t.csv", "classes", 8), model=SMALL)
     logits = np.log(np.array([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], np.float32))
-    batch = pairs.Paired(None, None, np.array([1, 0, 1]))
+    batch = pair_batches.Paired(None, None, np.array([1, 0, 1]))
     loss = task.batch_loss(lambda *_: logits, batch, key, np.array([1.0, 1, 0]), None)["loss"]
     assert float(loss.total) == pytest.approx(-np.log(0.8) - np.log(0.5), rel=1e-5) and float(loss.count) == 2
     task = pairs.PairTask(table=ligand_table(tmp_path / "t.csv", "regression", 8), model=SMALL)
-    batch = pairs.Paired(None, None, np.array([1.0, 2, 3]))
+    batch = pair_batches.Paired(None, None, np.array([1.0, 2, 3]))
     loss = task.batch_loss(lambda *_: np.array([1.5, 2, 9]), batch, key, np.array([1.0, 1, 0]), None)["loss"]
     assert float(loss.total) == pytest.approx(0.25) and float(loss.count) == 2
 
@@ -264,7 +265,7 @@ def test_outputs_are_in_the_order_of_the_pairs_whatever_their_shapes():
     texts = ["".join(rng.choice(list("ACW"), int(n))) for n in rng.integers(2, 150, 23)]
     names = ["C" * int(n) for n in rng.integers(1, 5, 23)]
     ligands = {name: molecule(3, len(name)) for name in names}
-    found = pairs.run(
+    found = pair_batches.run(
         lambda chain, partner: np.stack([chain.mask.sum(1), partner.mask.sum(1)], 1), texts, names, ligands,
         items=512, longest=100,
     )  # fmt: skip
@@ -275,39 +276,39 @@ def test_outputs_are_in_the_order_of_the_pairs_whatever_their_shapes():
 @pytest.mark.slow
 @pytest.mark.parametrize("partner", ["smiles", "sequence2"])
 def test_padding_changes_nothing(partner):
-    net = pairs.PairNetwork(SMALL, partner, 0, rngs=nnx.Rngs(0))
+    net = pair_network.PairNetwork(SMALL, partner, 0, rngs=nnx.Rngs(0))
     ligands = {"CC": molecule(3, 2)} if partner == "smiles" else {}
     run = jax.jit(lambda *inputs: net(*inputs))
     outputs = []
     for length, size in ((64, 32), (128, 64)):
-        code = length * pairs._STRIDE + (size if ligands else 0)
+        code = length * pair_batches.STRIDE + (size if ligands else 0)
         other = "CC" if ligands else "WWA"
-        outputs.append(run(*pairs._inputs(["ACDW"], [other], ligands, code, 64)))
+        outputs.append(run(*pair_batches.inputs_of(["ACDW"], [other], ligands, code, 64)))
     np.testing.assert_allclose(*outputs, atol=1e-5)
 
 
 def test_precision_and_recall():
     # By hand: thresholds 0.9 (1 of 1), 0.5 (2 of 4, a tie), 0.1 (2 of 5).
     score, label = [0.5, 0.9, 0.5, 0.1, 0.5], [True, True, False, False, False]
-    assert pairs.average_precision(score, label) == pytest.approx(0.5 * 1 + 0.5 * 2 / 4)
-    assert pairs.average_precision([3, 2, 1], [1, 1, 0]) == 1
-    assert np.isnan(pairs.average_precision([1, 2], [0, 0]))
+    assert average_precision(score, label) == pytest.approx(0.5 * 1 + 0.5 * 2 / 4)
+    assert average_precision([3, 2, 1], [1, 1, 0]) == 1
+    assert np.isnan(average_precision([1, 2], [0, 0]))
 
 
 def test_figures_that_are_not_defined_are_left_out(tmp_path):
-    table = pairs.PairTable("t", "classes", "smiles", 2, [], [], np.zeros(0), np.zeros(0))
+    table = pair_tables.PairTable("t", "classes", "smiles", 2, [], [], np.zeros(0), np.zeros(0))
     shares = np.array([[0.2, 0.8], [0.6, 0.4]])
-    assert pairs.figures(table, shares, np.array([1, 0])) == {"roc_auc": 1, "pr_auc": 1, "accuracy": 1}
-    assert pairs.figures(table, shares, np.array([1, 1])) == {"accuracy": 0.5}
+    assert pair_figures(table.kind, shares, np.array([1, 0])) == {"roc_auc": 1, "pr_auc": 1, "accuracy": 1}
+    assert pair_figures(table.kind, shares, np.array([1, 1])) == {"accuracy": 0.5}
     numbers = table._replace(kind="regression")
-    assert set(pairs.figures(numbers, np.ones(3), np.arange(3))) == {"rmse", "mae"}
+    assert set(pair_figures(numbers.kind, np.ones(3), np.arange(3))) == {"rmse", "mae"}
     with pytest.raises(InputError, match="not finite"):
-        pairs.figures(numbers, np.array([np.nan, 1]), np.arange(2))
+        pair_figures(numbers.kind, np.array([np.nan, 1]), np.arange(2))
 
 
 def test_labels_of_two_proteins_lie_between_0_and_1(tmp_path):
     task = pairs.PairTask(table=protein_table(tmp_path / "t.csv", 24), model=SMALL)
-    batch = task.load(64 * pairs._STRIDE, np.arange(18))
+    batch = task.load(64 * pair_batches.STRIDE, np.arange(18))
     assert batch.label.min() == 0 and batch.label.max() == 1
     assert batch.chain.seq.shape == batch.partner.seq.shape == (18, 64, 49)
     # Predictions come back in the units of the table.

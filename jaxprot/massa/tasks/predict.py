@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,14 +11,15 @@ import numpy as np
 from flax import nnx
 
 from jaxprot.core.buckets import pad_to
-from jaxprot.core.errors import CheckpointError
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import PhysicoChemical, check_letters
+from jaxprot.massa.tasks import saved
 from jaxprot.massa.tasks.cnn import CNNConfig
 from jaxprot.massa.tasks.finetune import FinetuneTask, TaskNetwork, _padded
-from jaxprot.weights import inspect, module
+from jaxprot.weights import module
 
 _ITEMS = 8192  # padded residues at once
+_CONFIGS = {"massa": MASSAConfig, "cnn": CNNConfig}
 
 
 class TaskPredictor:
@@ -110,19 +110,11 @@ def load(path: str | os.PathLike) -> TaskPredictor:
       InputError: no such file.
       CheckpointError: weights of something else.
     """
-    path = Path(path)
-    path = path / "best.safetensors" if path.is_dir() else path
-    _, tensors, header = inspect.read(path)
-    if "task" not in header or header.get("network") not in ("massa", "cnn"):
-        raise CheckpointError(f"{path}: not weights of a fine-tuned network; `jaxprot massa finetune` makes such")
-    kinds = {"massa": MASSAConfig, "cnn": CNNConfig}
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in header["config"].items()}
-    task = header["task"]
-    try:
-        cfg = kinds[header["network"]](**values)
+
+    def build(header: dict[str, Any]) -> module.Blueprint:
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in header["config"].items()}
+        cfg, task = _CONFIGS[header["network"]](**values), header["task"]
         outputs, per_residue = max(1, task["classes"]), task["kind"] == "residue_classes"
-        build = module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], rngs=rngs))
-        net = module.assemble(build, tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its header fits no fine-tuned network ({error})") from error
-    return TaskPredictor(net, task)  # type: ignore[arg-type]
+        return module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], rngs=rngs))
+
+    return TaskPredictor(*saved.assemble(path, tuple(_CONFIGS), build, "a fine-tuned network"))

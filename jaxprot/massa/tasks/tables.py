@@ -156,9 +156,9 @@ def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None
         raise InputError(f"{path}: no row has a label")
     sequences = [check_letters(s, f"{path}, line {line}") for s, line in zip(frame.sequence, lines, strict=True)]
     texts = list(frame.label)
-    split = _splits(path, frame[column].to_numpy(str) if column in frame else None, sequences, lines)
+    split = parse_parts(path, frame[column].to_numpy(str) if column in frame else None, sequences, lines)
     kind = kind or _kind(sequences, texts)
-    labels, classes, names = _labels(path, kind, texts, sequences, lines, known.classes if known else 0)
+    labels, classes, names = parse_labels(path, kind, texts, sequences, lines, known.classes if known else 0)
     table = Table(name, kind, classes, sequences, labels, split, names)
     if not len(table.part("train")):
         raise InputError(f"{path}: no row of the part 'train'")
@@ -170,24 +170,38 @@ def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None
 
 
 def _kind(sequences: list[str], texts: list[str]) -> Kind:
-    if any("." in text for text in texts) and all(map(_number, texts)):
+    if any("." in text for text in texts) and all(map(is_number, texts)):
         return "regression"
     if any(len(t) > 1 for t in texts) and all(len(t) == len(s) for s, t in zip(sequences, texts, strict=True)):
         return "residue_classes"
-    if not all(map(_number, texts)):
+    if not all(map(is_number, texts)):
         return "classes"
     whole = all(text.lstrip("-").isdigit() for text in texts)
     return "classes" if whole and len(set(texts)) <= 1000 else "regression"
 
 
-def _labels(path, kind, texts, sequences, lines, classes):
-    """Labels, number of classes, and their names."""
+def parse_labels(
+    path: Path, kind: Kind, texts: Sequence[str], sequences: Sequence[str], lines: np.ndarray, classes: int
+) -> tuple[Any, int, tuple[str, ...]]:
+    """Labels, number of classes, and their names.
+
+    Args:
+      path: of the table, for messages.
+      kind: of the labels.
+      texts: of the labels.
+      sequences: that residue labels are as long as.
+      lines: of the rows in the file.
+      classes: number that a benchmark has; 0 where the labels tell.
+
+    Raises:
+      InputError: a label that cannot be read or does not fit, with its line.
+    """
     if kind == "regression":
         try:
             values = np.array(texts, np.float64)
             bad = np.flatnonzero(~np.isfinite(values))
         except ValueError:
-            bad = np.array([i for i, text in enumerate(texts) if not _number(text)])
+            bad = np.array([i for i, text in enumerate(texts) if not is_number(text)])
         if len(bad):
             raise InputError(f"{path}, line {lines[bad[0]]}: label {texts[bad[0]]!r} is no finite number")
         return values, 0, ()
@@ -216,14 +230,20 @@ def _labels(path, kind, texts, sequences, lines, classes):
     return np.array([number[text] for text in texts]), len(names), names
 
 
-def _number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
 
 
-def _splits(path, given, sequences, lines) -> np.ndarray:
+def parse_parts(path: Path, given: np.ndarray | None, sequences: Sequence[str], lines: np.ndarray) -> np.ndarray:
+    """(n,) `train`, `valid` or `test`, from a table's own texts, or by a hash of the sequences where it has none.
+
+    Raises:
+      InputError: a text that is no part, with its line.
+    """
     if given is None:
         tenth = np.array([zlib.crc32(sequence.encode()) % 10 for sequence in sequences])
         return np.array(SPLITS)[np.where(tenth == 0, 2, np.where(tenth == 1, 1, 0))]
