@@ -2,6 +2,7 @@
 
     python scripts/ai2bmd_accuracy.py --units data/units --output runs/accuracy
     python scripts/ai2bmd_accuracy.py --protein labelled.npz chignolin.pdb --output runs/accuracy
+    python scripts/ai2bmd_accuracy.py --gfn2 chignolin.pdb runs/chignolin/trajectory.dcd --output runs/accuracy
     python scripts/ai2bmd_accuracy.py --couplings runs/chignolin measured.csv --output runs/accuracy
 
 Laid out as the tables of AI2BMD (Nature 2024, doi 10.1038/s41586-024-08127-z): mean absolute errors of energies
@@ -11,6 +12,10 @@ each molecule is taken off first. Labels are those of `scripts/prepare_units.py`
 labelled by
 
     python scripts/prepare_units.py --label runs/chignolin/trajectory.dcd --topology chignolin.pdb --output labelled
+
+or, a few of them, here: `--gfn2` takes `--frames` of them, spread over the trajectory, through GFN2-xTB as a whole and
+in vacuum (needs `jaxprot[labels]`; some seconds each for chignolin, growing by the cube of the atoms) and keeps the
+labels as STRUCTURE_gfn2.npz in the output folder, where another call finds them.
 
 Couplings: `couplings.csv` of a run against a table with the columns resid and j_hn_ha_hz (and chain, where there are
 several). Writes accuracy.csv and couplings_compared.csv.
@@ -162,6 +167,38 @@ def protein_rows(path: pathlib.Path, topology: pathlib.Path, weights: str, most:
         yield told(name, "ff14SB", one.z, rows, errors(labels, collected(field, frames)))
 
 
+def labelled(structure: pathlib.Path, trajectory: pathlib.Path, frames: int, folder: pathlib.Path) -> pathlib.Path:
+    """File of some frames of a trajectory of a capped protein with GFN2-xTB energies and forces of the whole."""
+    import runpy
+
+    from jaxprot.ai2bmd.fragment import fragment
+    from jaxprot.core.errors import InputError
+    from jaxprot.io.outputs import sha256
+    from jaxprot.io.structures import read_structure
+
+    path, source = folder / f"{structure.stem}_gfn2.npz", f"{sha256(trajectory)} {frames}"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            if "source" in file and str(file["source"]) == source:
+                return path
+    script = runpy.run_path(str(ROOT / "scripts" / "prepare_units.py"))
+    given = script["read_given"](trajectory, structure)
+    charge = fragment(read_structure(structure).first_model()).total_charge
+    evaluate = script["labeller"]("gfn2", given.z, charge, str(structure))
+    kept = []
+    for row in chosen(len(given.positions), frames):
+        found = evaluate(np.asarray(given.positions[row], np.float64))
+        if found is None:
+            print(f"{trajectory}: frame {row + 1} does not converge and is left out", file=sys.stderr)
+        else:
+            kept.append((given.positions[row], *found))
+    if len(kept) < 2:
+        raise InputError(f"{trajectory}: {len(kept)} frames with a label, and differences need two")
+    columns = dict(zip("REF", map(np.array, zip(*kept, strict=True)), strict=True))
+    script["write"](path, Z=given.z, **columns, charge=charge, source=source)
+    return path
+
+
 def couplings(run: pathlib.Path, measured: pathlib.Path, output: pathlib.Path) -> None:
     """Couplings of a run beside measured ones."""
     import pandas as pd
@@ -199,14 +236,19 @@ def main(argv: list[str] | None = None) -> int:
         help="labelled frames and the capped structure of a protein; may be repeated",
     )  # fmt: skip
     parser.add_argument(
+        "--gfn2", type=pathlib.Path, nargs=2, action="append", default=[], metavar=("STRUCTURE", "TRAJECTORY"),
+        help="the capped structure of a protein, and frames that are labelled here; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--frames", type=int, default=8, help="that --gfn2 labels")
+    parser.add_argument(
         "--couplings", type=pathlib.Path, nargs=2, metavar=("RUN", "MEASURED"), help="folder of a run, and a table"
     )
     parser.add_argument("--weights", default="ai2bmd", help="name or file")
     parser.add_argument("--most", type=int, default=200, help="conformations of each molecule")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("."), help="folder")
     args = parser.parse_args(argv)
-    if not (args.units or args.protein or args.couplings):
-        parser.error("give --units, --protein or --couplings")
+    if not (args.units or args.protein or args.gfn2 or args.couplings):
+        parser.error("give --units, --protein, --gfn2 or --couplings")
 
     from jaxprot.core.errors import JaxprotError
     from jaxprot.io.tables import write_table
@@ -215,6 +257,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         rows = []
         sources = [] if args.units is None else [unit_rows(args.units, args.weights, args.most, args.held_back)]
+        for structure, trajectory in args.gfn2:
+            args.protein.append([labelled(structure, trajectory, args.frames, args.output), structure])
         sources += [protein_rows(*pair, args.weights, args.most) for pair in args.protein]
         if sources:
             print("| molecule | method | atoms | conformations | kcal/mol | kcal/mol/atom | kcal/mol/Å |")

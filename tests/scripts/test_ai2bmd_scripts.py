@@ -28,7 +28,7 @@ def test_help(root, name, capsys):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("ai2bmd_accuracy", [], "give --units, --protein or --couplings"),
+        ("ai2bmd_accuracy", [], "give --units, --protein, --gfn2 or --couplings"),
         ("ai2bmd_accuracy", ["--units", "absent"], "absent: no labelled conformations"),
         ("ai2bmd_speed", ["absent.pdb"], "absent.pdb: no such file"),
         ("ai2bmd_thermodynamics", ["absent"], "absent: no run of `jaxprot ai2bmd simulate`"),
@@ -103,6 +103,28 @@ def test_errors_leave_a_common_shift_out(root):
     energy, forces = np.array([0.0, 1.0, 3.0]), np.zeros((3, 2, 3))
     found = errors((energy, forces), (energy - 7 + np.array([0.3, -0.3, 0]) * KCAL_MOL, forces + 2 * KCAL_MOL))
     np.testing.assert_allclose(found, (0.2, 2.0), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_frames_of_a_protein_are_labelled_here_once(root, tmp_path, example, capsys):
+    pytest.importorskip("tblite")
+    path, rng = example("alanine"), np.random.default_rng(0)
+    structure = read_structure(path)
+    with DCDWriter(tmp_path / "t.dcd", structure.n_atoms) as file:
+        for _ in range(5):
+            file.write(structure.xyz + rng.normal(size=structure.xyz.shape) * 0.03)
+    argv = ["--gfn2", str(path), str(tmp_path / "t.dcd"), "--frames", "3", "--output", str(tmp_path)]
+    script = load(root, "ai2bmd_accuracy")
+    assert script["main"](argv) == 0
+    labels = tmp_path / f"{path.stem}_gfn2.npz"
+    with np.load(labels) as file:
+        assert file["R"].shape == (3, 22, 3) and int(file["charge"]) == 0
+    table = pd.read_csv(tmp_path / "accuracy.csv")
+    row = table[table.method == "potential"].iloc[0]
+    assert row.conformations == 3 and row.energy_kcal_mol < 3 and row.forces_kcal_mol_angstrom < 3
+    before = labels.stat().st_mtime_ns
+    assert script["main"](argv) == 0 and labels.stat().st_mtime_ns == before
+    capsys.readouterr()
 
 
 def test_copies_stand_apart_and_are_chains_of_their_own(root, example):
