@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from jaxprot.ai2bmd.devices import shared
 from jaxprot.ai2bmd.fragment import Fragmentation
 from jaxprot.core.units import COULOMB_EV, KCAL_MOL
 
@@ -51,40 +53,58 @@ def parameters(fragmentation: Fragmentation) -> Nonbonded:
     )
 
 
-def energy(xyz: Float[Array, "n 3"], parameters: Nonbonded, *, block_pairs: int = BLOCK_PAIRS) -> Float[Array, ""]:
+class Blocks(NamedTuple):
+    """How pairs are gone through: so many at once, on each of some devices."""
+
+    pairs: int
+    devices: Mesh | None
+
+
+def energy(
+    xyz: Float[Array, "n 3"],
+    parameters: Nonbonded,
+    *,
+    block_pairs: int = BLOCK_PAIRS,
+    devices: Mesh | None = None,
+) -> Float[Array, ""]:
     """Energy in eV; sums in float64 where that is enabled.
 
     Args:
       xyz: positions in Å.
       parameters: of the same atoms.
       block_pairs: about how many pairs are looked at in one go.
+      devices: that share the atoms (`ai2bmd.devices`), if there are several.
     """
-    return _energy(block_pairs, xyz, parameters)
+    return _energy(Blocks(block_pairs, devices), xyz, parameters)
 
 
 def energy_and_forces(
-    xyz: Float[Array, "n 3"], parameters: Nonbonded, *, block_pairs: int = BLOCK_PAIRS
+    xyz: Float[Array, "n 3"],
+    parameters: Nonbonded,
+    *,
+    block_pairs: int = BLOCK_PAIRS,
+    devices: Mesh | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
     """Energy in eV and forces in eV/Å. Args as in `energy`."""
-    return _both(block_pairs, xyz, parameters)
+    return _both(Blocks(block_pairs, devices), xyz, parameters)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _energy(block_pairs, xyz, parameters):
-    return _both(block_pairs, xyz, parameters)[0]
+def _energy(blocks, xyz, parameters):
+    return _both(blocks, xyz, parameters)[0]
 
 
-def tangent(both: Callable[..., Any], block_pairs: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def tangent(both: Callable[..., Any], blocks: Blocks, primals: Any, tangents: Any) -> tuple[Array, Array]:
     """Rule of `jax.custom_jvp` with symbolic zeros: forces from their formula, the rest, where asked for, by jax.
 
     Args:
-      both: of (block_pairs, positions, parameters): energy and forces.
-      block_pairs: handed on.
+      both: of (blocks, positions, parameters): energy and forces.
+      blocks: handed on.
       primals: positions and parameters.
       tangents: theirs.
     """
     xyz, parameters = primals
-    value, forces = both(block_pairs, xyz, parameters)
+    value, forces = both(blocks, xyz, parameters)
     change = jnp.zeros_like(value)
     if not isinstance(tangents[0], SymbolicZero):
         change = -(forces * tangents[0]).sum().astype(value.dtype)
@@ -97,7 +117,7 @@ def tangent(both: Callable[..., Any], block_pairs: int, primals: Any, tangents: 
             whole = list(leaves)
             for row, leaf in zip(rows, moving, strict=True):
                 whole[row] = leaf
-            return both(block_pairs, xyz, jax.tree.unflatten(treedef, whole))[0]
+            return both(blocks, xyz, jax.tree.unflatten(treedef, whole))[0]
 
         change = change + jax.jvp(by_parameters, [leaves[row] for row in rows], [moves[row] for row in rows])[1]
     return value, change
@@ -106,7 +126,7 @@ def tangent(both: Callable[..., Any], block_pairs: int, primals: Any, tangents: 
 _energy.defjvp(lambda *arguments: tangent(_both, *arguments), symbolic_zeros=True)
 
 
-def _both(block_pairs, xyz, parameters):
+def _both(blocks, xyz, parameters):
     charge, sigma, root = (
         jnp.asarray(values).astype(xyz.dtype)
         for values in (parameters.charge, parameters.sigma / 2, jnp.sqrt(parameters.epsilon))
@@ -134,7 +154,7 @@ def _both(block_pairs, xyz, parameters):
         push = (depth * six * (12 * six - 6) + coulomb) * inverse
         return wide_sum(values), jnp.stack([wide_sum(push * along) for along in shift])
 
-    energies, forces = blockwise(rows, (xyz, charge, sigma, root, jnp.asarray(parameters.units)), block_pairs)
+    energies, forces = blockwise(rows, (xyz, charge, sigma, root, jnp.asarray(parameters.units)), blocks)
     return 0.5 * energies.sum(), forces.astype(xyz.dtype)
 
 
@@ -143,16 +163,21 @@ def wide_sum(values: Array) -> Array:
     return values.sum(-1, dtype=jnp.promote_types(values.dtype, jax.dtypes.canonicalize_dtype(np.float64)))
 
 
-def blockwise(function: Callable[[Any], Any], rows: Any, block_pairs: int) -> Any:
+def blockwise(function: Callable[[Any], Any], rows: Any, blocks: Blocks) -> Any:
     """Applies a function to every row, some rows at a time; derivatives compute a block anew instead of storing it.
 
     Args:
       function: of one row of each array, with values of any shape.
       rows: pytree of arrays of n rows.
-      block_pairs: about how many pairs of rows are looked at in one go.
+      blocks: about how many pairs of rows are looked at in one go, and the devices that share the rows.
     """
+    size = max(blocks.pairs // jax.tree.leaves(rows)[0].shape[0], 1)
+    return shared(functools.partial(_by_blocks, function, size), rows, blocks.devices)
+
+
+def _by_blocks(function: Callable[[Any], Any], most: int, rows: Any) -> Any:
     n = jax.tree.leaves(rows)[0].shape[0]
-    size = min(max(block_pairs // n, 1), n)
+    size = min(most, n)
     count = -(-n // size)
     size = -(-n // count)  # blocks of equal size waste least
     if count == 1:

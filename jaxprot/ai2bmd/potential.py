@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jaxprot.ai2bmd import caps as capping
-from jaxprot.ai2bmd import cautions, nonbonded, solvent
+from jaxprot.ai2bmd import cautions, devices, nonbonded, solvent
 from jaxprot.ai2bmd.caps import Caps, Relax
 from jaxprot.ai2bmd.fragment import Fragmentation, fragment
 from jaxprot.core import residues
@@ -45,8 +45,6 @@ SIZES = (12, 20, 28, 36, 44)
 
 _SPRING, _REACH = 15.0, 0.2  # eV/Å², and Å beyond the sum of covalent radii: the published restraint of hydrogens
 
-_UNITS = "units"  # axis of devices
-
 _DENSE = 48  # atoms of a whole molecule up to which every pair is looked at
 _SPARE = 1.3  # times the neighbours at the start: slots of the table of a whole molecule
 
@@ -67,8 +65,8 @@ class PotentialConfig:
         it, as the force field gives it no size. `none`: no such springs. A whole molecule has none.
       sizes: numbers of atoms that units are padded to, ascending; each that occurs is a program to compile.
       pairs: pairs of atoms that go through the network at once; None for what suits the processor.
-      devices: so many of jax's devices share the units, the first ones. A processor's cores are one device unless
-        `jax.config.update("jax_num_cpu_devices", cores)` came before anything was computed.
+      devices: so many of jax's devices share units and pairs of atoms, the first ones. A processor's cores are one
+        device unless `jax.config.update("jax_num_cpu_devices", cores)` came before anything was computed.
     """
 
     mode: Mode = "fragment"
@@ -253,10 +251,10 @@ class Potential:
     def _terms(self) -> dict[str, Callable[[Leaves, Array], Array]]:
         out: dict[str, Callable[[Leaves, Array], Array]] = {"bonded": self._bonded}
         if self.cfg.mode == "fragment":
-            out["nonbonded"] = lambda leaves, xyz: nonbonded.energy(xyz, leaves.nonbonded)
+            out["nonbonded"] = lambda leaves, xyz: nonbonded.energy(xyz, leaves.nonbonded, devices=self._mesh)
         if self.cfg.solvent == "gb":
             # In float32, five times faster; its sums are float64 and it is smooth, so 1e-6 of it is all that is lost.
-            out["solvent"] = lambda leaves, xyz: solvent.energy(self._rounded(xyz), leaves.solvent)
+            out["solvent"] = lambda leaves, xyz: solvent.energy(self._rounded(xyz), leaves.solvent, devices=self._mesh)
         if self.leaves.springs is not None:
             out["constraints"] = lambda leaves, xyz: restraint(xyz, leaves.springs)
         return out
@@ -275,7 +273,11 @@ class Potential:
 
         def both(positions: Array) -> tuple[Array, Array]:
             near = (positions - positions[:, :1]).astype(self._narrow)
-            return self._shared(network, z, near)
+
+            def some(rows: tuple[Array, Array]) -> tuple[Array, Array]:
+                return energy_and_forces(self._apply, network, Molecules(*rows), self._at_once(z.shape[1]))
+
+            return devices.shared(some, (z, near), self._mesh)
 
         # One visit gives energies and forces; the rule hands the forces to whoever differentiates, so that nothing of
         # the network is stored. Weights are closed over: asking for a derivative by them is refused, not answered by 0.
@@ -291,38 +293,10 @@ class Potential:
 
         return energies(positions)
 
-    def _shared(self, network: Any, z: Array, near: Array) -> tuple[Array, Array]:
-        """Energies and forces of units, each device's share side by side."""
-
-        def some(network: Any, z: Array, near: Array) -> tuple[Array, Array]:
-            return energy_and_forces(self._apply, network, Molecules(z, near), self._at_once(z.shape[1]))
-
-        if self._mesh is None:
-            return some(network, z, near)
-        count, each = len(z), PartitionSpec(_UNITS)
-        room = -count % self.cfg.devices
-        z, near = (jnp.pad(x, ((0, room), *((0, 0),) * (x.ndim - 1))) for x in (z, near))
-
-        def share(network: Any, z: Array, near: Array) -> Any:
-            # Every device has the whole again, so that nothing of what follows is divided in some other way.
-            found = some(network, z, near)
-            return jax.tree.map(lambda part: jax.lax.all_gather(part, _UNITS, tiled=True), found)
-
-        spread = jax.shard_map(
-            share, mesh=self._mesh, in_specs=(PartitionSpec(), each, each), out_specs=PartitionSpec(), check_vma=False
-        )
-        energies, forces = spread(network, z, near)
-        return energies[:count], forces[:count]
-
     @functools.cached_property
     def _mesh(self) -> Mesh | None:
-        """The devices that share the units; None for one."""
-        if self.cfg.devices == 1:
-            return None
-        there = jax.local_devices()
-        if len(there) < self.cfg.devices:
-            raise InputError(f"{self.cfg.devices} devices asked for; jax has {len(there)}")
-        return Mesh(np.array(there[: self.cfg.devices]), (_UNITS,), axis_types=(AxisType.Auto,))
+        """The devices that share the units and the rows of atoms."""
+        return devices.mesh(self.cfg.devices)
 
     def _at_once(self, atoms: int) -> int | None:
         """Units that go through the network at once; None leaves it to the network, which knows what fits a cache."""

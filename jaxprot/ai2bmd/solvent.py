@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jaxprot.ai2bmd.fragment import Fragmentation
-from jaxprot.ai2bmd.nonbonded import BLOCK_PAIRS, blockwise, tangent, wide_sum
+from jaxprot.ai2bmd.nonbonded import BLOCK_PAIRS, Blocks, blockwise, tangent, wide_sum
 from jaxprot.core.units import COULOMB_EV, KJ_MOL
 
 DIELECTRIC = 78.5
@@ -43,49 +44,61 @@ def parameters(fragmentation: Fragmentation) -> Solvent:
     return Solvent(fragmentation.charge, fragmentation.born_radius, fragmentation.born_scale)
 
 
-def energy(xyz: Float[Array, "n 3"], parameters: Solvent, *, block_pairs: int = BLOCK_PAIRS) -> Float[Array, ""]:
+def energy(
+    xyz: Float[Array, "n 3"],
+    parameters: Solvent,
+    *,
+    block_pairs: int = BLOCK_PAIRS,
+    devices: Mesh | None = None,
+) -> Float[Array, ""]:
     """Free energy of solvation in eV; sums in float64 where that is enabled.
 
     Args:
       xyz: positions in Å.
       parameters: of the same atoms.
       block_pairs: about how many pairs are looked at in one go.
+      devices: that share the atoms (`ai2bmd.devices`), if there are several.
     """
-    return _energy(block_pairs, xyz, parameters)
+    return _energy(Blocks(block_pairs, devices), xyz, parameters)
 
 
 def energy_and_forces(
-    xyz: Float[Array, "n 3"], parameters: Solvent, *, block_pairs: int = BLOCK_PAIRS
+    xyz: Float[Array, "n 3"],
+    parameters: Solvent,
+    *,
+    block_pairs: int = BLOCK_PAIRS,
+    devices: Mesh | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
     """Free energy of solvation in eV and forces in eV/Å. Args as in `energy`."""
-    return _both(block_pairs, xyz, parameters)
+    return _both(Blocks(block_pairs, devices), xyz, parameters)
 
 
 def born_radii(xyz: Float[Array, "n 3"], parameters: Solvent, *, block_pairs: int = BLOCK_PAIRS) -> Float[Array, "n"]:
     """Effective Born radii in Å: how deep in the protein an atom lies. Args as in `energy`."""
-    return _born(_integral(block_pairs, xyz, *_scaled(xyz, parameters)), parameters.radius.astype(xyz.dtype))
+    integral = _integral(Blocks(block_pairs, None), xyz, *_scaled(xyz, parameters))
+    return _born(integral, parameters.radius.astype(xyz.dtype))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _energy(block_pairs, xyz, parameters):
+def _energy(blocks, xyz, parameters):
     inner, reach = _scaled(xyz, parameters)
     radius, charge = (jnp.asarray(values).astype(xyz.dtype) for values in (parameters.radius, parameters.charge))
-    born = _born(_integral(block_pairs, xyz, inner, reach), radius)
-    return _polar(block_pairs, xyz, charge, born)[0].sum() + _surface(born, radius).sum()
+    born = _born(_integral(blocks, xyz, inner, reach), radius)
+    return _polar(blocks, xyz, charge, born)[0].sum() + _surface(born, radius).sum()
 
 
 _energy.defjvp(lambda *arguments: tangent(_both, *arguments), symbolic_zeros=True)
 
 
-def _both(block_pairs, xyz, parameters):
+def _both(blocks, xyz, parameters):
     inner, reach = _scaled(xyz, parameters)
     radius, charge = (jnp.asarray(values).astype(xyz.dtype) for values in (parameters.radius, parameters.charge))
-    integral = _integral(block_pairs, xyz, inner, reach)
+    integral = _integral(blocks, xyz, inner, reach)
     born, born_slope = jax.jvp(lambda i: _born(i, radius), (integral,), (jnp.ones_like(integral),))
-    polar, by_born, slope = _polar(block_pairs, xyz, charge, born)
+    polar, by_born, slope = _polar(blocks, xyz, charge, born)
     surface, surface_slope = jax.jvp(lambda b: _surface(b, radius), (born,), (jnp.ones_like(born),))
     weight = (by_born.astype(xyz.dtype) + surface_slope) * born_slope
-    slope = slope + _through_radii(block_pairs, xyz, inner, reach, weight)
+    slope = slope + _through_radii(blocks, xyz, inner, reach, weight)
     return polar.sum() + wide_sum(surface), -slope.astype(xyz.dtype)
 
 
@@ -135,7 +148,7 @@ def _shifts(position, columns, number):
     return shift, jnp.sqrt(square), other
 
 
-def _integral(block_pairs, xyz, inner, reach):
+def _integral(blocks, xyz, inner, reach):
     columns = tuple(xyz.T)
 
     def row(values):
@@ -143,10 +156,10 @@ def _integral(block_pairs, xyz, inner, reach):
         _, r, other = _shifts(position, columns, number)
         return wide_sum(jnp.where(other, _descreening(r, own, reach), 0))
 
-    return blockwise(row, (xyz, inner, jnp.arange(len(xyz))), block_pairs).astype(xyz.dtype)
+    return blockwise(row, (xyz, inner, jnp.arange(len(xyz))), blocks).astype(xyz.dtype)
 
 
-def _polar(block_pairs, xyz, charge, born):
+def _polar(blocks, xyz, charge, born):
     """Energy by row, its slope by the Born radii, and by the positions at constant radii."""
     columns = tuple(xyz.T)
     strength = COULOMB_EV * (1 - 1 / DIELECTRIC)
@@ -164,10 +177,10 @@ def _polar(block_pairs, xyz, charge, born):
         by_born = 0.5 * steep * fade * (born + square / (4 * own))
         return -0.5 * wide_sum(charges * inverse), wide_sum(by_born), jnp.stack([wide_sum(pull * s) for s in shift])
 
-    return blockwise(row, (xyz, charge, born), block_pairs)
+    return blockwise(row, (xyz, charge, born), blocks)
 
 
-def _through_radii(block_pairs, xyz, inner, reach, weight):
+def _through_radii(blocks, xyz, inner, reach, weight):
     """Slope by positions of the sum of weight times integral."""
     columns = tuple(xyz.T)
 
@@ -179,4 +192,4 @@ def _through_radii(block_pairs, xyz, inner, reach, weight):
         push = jnp.where(other, (mine + theirs) / r, 0)
         return jnp.stack([wide_sum(push * along) for along in shift])
 
-    return blockwise(row, (xyz, inner, reach, weight, jnp.arange(len(xyz))), block_pairs)
+    return blockwise(row, (xyz, inner, reach, weight, jnp.arange(len(xyz))), blocks)

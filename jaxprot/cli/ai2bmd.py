@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Common, Compute, StructureOptions, expand, load, record, run_many, stems
+from jaxprot.cli.options import (
+    Common,
+    Compute,
+    StructureOptions,
+    expand,
+    load,
+    record,
+    run_many,
+    shared_devices,
+    stems,
+)
 from jaxprot.core.errors import InputError
 
 _BEGIN = time.perf_counter()
@@ -90,11 +100,19 @@ class PotentialOptions(Common):
     """Vacuum, or generalised Born (OBC2) with the charges of ff14SB."""
     constraints: Literal["hydrogens", "none"] = "hydrogens"
     """Springs that hold hydrogens to their atoms once a bond is 0.2 Å too long."""
+    devices: int | None = None
+    """GPUs, or cores of the processor, that share the units of a protein; by default all, but at most 8."""
 
     def potential(self, predictor: Any, path: Path) -> Any:
         """The potential of a structure file."""
         return predictor.potential(
-            path, mode=self.mode, caps=self.caps, relax=self.relax, solvent=self.solvent, constraints=self.constraints
+            path,
+            mode=self.mode,
+            caps=self.caps,
+            relax=self.relax,
+            solvent=self.solvent,
+            constraints=self.constraints,
+            devices=shared_devices(self.devices) if self.mode == "fragment" else 1,
         )
 
 
@@ -243,7 +261,9 @@ def simulate(options: SimulateOptions) -> int:
     predictor, weights = load(options, "ai2bmd")
     potential = options.potential(predictor, options.input)
     run.folder()
-    identity = f"{weights['sha256'][:16]} {dataclasses.asdict(potential.cfg)} {sha256(options.input)[:16]}"
+    # Devices only share the work: a run may go on with more or fewer.
+    made_of = {name: value for name, value in dataclasses.asdict(potential.cfg).items() if name != "devices"}
+    identity = f"{weights['sha256'][:16]} {made_of} {sha256(options.input)[:16]}"
     timings = {"start": time.perf_counter() - begin}
     try:
         with _bar(cfg) as report:
