@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import sys
 import time
 from pathlib import Path
@@ -170,6 +171,9 @@ class FinetuneOptions(Compute):
     """Of the training rows."""
     seed: int = 0
     """Of the head, of batches and of dropout, 0 to 2147483647."""
+    trajectory: int = 0
+    """Follow the features of so many validation proteins (500, say) through training, ten times: trajectory.csv and
+    trajectory.png tell their transport distance from the start and to the end; 0 for none."""
     resume: bool = False
     """Go on with the run in the output folder."""
 
@@ -179,13 +183,19 @@ def finetune(options: FinetuneOptions) -> int:
 
     Writes what `jaxprot train` writes, metrics.json (Spearman correlation, or accuracy, and more; of pairs Pearson
     correlation, or areas under ROC and precision-recall curves) and predictions.csv of the test part. `jaxprot massa
-    predict` uses the weights.
+    predict` uses the weights. Rows without a label are left out; without a column split a tenth is for validation and
+    a tenth for testing. What a row of a table is:
+
+    - sequence,label: a number (stability), a class (enzyme), or one letter for each residue (helix, strand, coil);
+    - sequence,smiles,label: a class (a kinase and its inhibitor, binder or decoy) or a number (pKd, as PDBbind's);
+    - sequence,sequence2,label: the affinity of two proteins (as SKEMPI's: of mutants write out their sequences).
     """
     from jaxprot.cli.train import reporter
     from jaxprot.io.outputs import RunDirectory, write_json
     from jaxprot.massa.tasks import pair_tables, pairs
     from jaxprot.massa.tasks.cnn import CNNConfig
     from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
+    from jaxprot.massa.tasks.followed import Followed
     from jaxprot.train.loop import fit
 
     if not options.task:
@@ -196,6 +206,10 @@ def finetune(options: FinetuneOptions) -> int:
     paired = pair_tables.is_pairs(options.task)
     if paired and cnn:
         raise InputError("--network cnn: the heads of pairs are for MASSA; leave the option out")
+    if paired and options.trajectory:
+        raise InputError("--trajectory: followed are tasks of single proteins; leave the option out")
+    if options.trajectory < 0 or options.trajectory == 1:
+        raise InputError(f"--trajectory {options.trajectory}: give at least 2 proteins, or 0 for none")
     if paired and options.kind == "residue_classes":
         raise InputError("--kind residue_classes: labels of pairs are regression or classes")
     made: Any = functools.partial(pairs.PairTask, fold=options.fold) if paired else FinetuneTask
@@ -214,20 +228,56 @@ def finetune(options: FinetuneOptions) -> int:
     keep_memory()
     begin = time.perf_counter()
     header = {"system": "massa", **task.header()}
+    followed = None
+    if options.trajectory:
+        followed = Followed(task, options.trajectory, options.output / "trajectory")
+        cfg = dataclasses.replace(cfg, task=followed, evaluate_every=max(1, options.steps // 10))
     with reporter(cfg.steps, sys.stderr.isatty()) as report:
-        outcome = fit(cfg, options.output, resume=options.resume, header=header, report=report)
+        told_to = [one for one in (report, followed and followed.record) if one is not None]
+        tell = lambda metrics: [one(metrics) for one in told_to]  # noqa: E731
+        outcome = fit(cfg, options.output, resume=options.resume, header=header, report=tell if told_to else None)
     if outcome.stopped is not None:
         print(f"{options.output}: stopped by {outcome.stopped} and saved; the same command with --resume goes on")
         return 130 if outcome.stopped == "SIGINT" else 0
     timings = {"train": time.perf_counter() - begin}
     told: dict[str, Any] = {"task": task.data.name, "kind": kind, "rows": {}}
     told.update((_score_pairs if paired else _score)(task, options.output, told["rows"]))
+    if followed is not None:
+        told["trajectory"] = _trajectory(followed, options)
     write_json(options.output / "metrics.json", told)
     inputs = [Path(name) for name in task.files() if Path(name).is_file()]
     record(options, options.output, "massa finetune", inputs=inputs, timings=timings)
     shown = told.get("test", told.get("valid", {}))
     print(f"{options.output}: {', '.join(f'{name} {value:.3f}' for name, value in shown.items())}; metrics.json")
     return 0
+
+
+def _trajectory(followed: Any, options: FinetuneOptions) -> dict[str, Any]:
+    """Writes trajectory.csv and trajectory.png; what metrics.json says of them."""
+    import numpy as np
+
+    from jaxprot.io.outputs import atomic_path
+    from jaxprot.io.tables import write_table
+    from jaxprot.ot.matrix import trajectory
+    from jaxprot.plots import transfer
+
+    steps, snapshots = followed.snapshots(options.steps)
+    found = trajectory(snapshots, steps=steps, seed=options.seed)
+    scores = dict.fromkeys(steps, float("nan"))
+    for line in (options.output / "metrics.jsonl").read_text().splitlines():
+        noted = json.loads(line)
+        if noted.get("val_score") is not None and noted["step"] in scores:
+            scores[noted["step"]] = noted["val_score"]
+    score = np.array([scores[step] for step in steps])
+    roots = [np.sqrt(np.maximum(values, 0)) for values in (found.from_start, found.to_end)]
+    columns = {**found.table(), "sqrt_from_start": roots[0], "sqrt_to_end": roots[1], "val_score": score}
+    write_table(columns, options.output / "trajectory.csv")
+    metric = followed.task.data.metric
+    with atomic_path(options.output / "trajectory.png") as temporary:
+        transfer.trajectory(found.steps, *roots, temporary, score=score, metric=f"validation {metric}",
+                            title=followed.task.data.name, unit="root of the transport distance")  # fmt: skip
+    return {"proteins": len(followed.shown), "snapshots": len(steps), "distance": float(found.from_start[-1]),
+            "converged": found.converged}  # fmt: skip
 
 
 def _score(task: Any, folder: Path, counts: dict[str, int]) -> dict[str, Any]:

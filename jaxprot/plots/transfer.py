@@ -1,4 +1,4 @@
-"""Pictures of distances between tasks: the matrix with a tree, and a map."""
+"""Pictures of distances between tasks: the matrix with a tree, a map, and the way of features during training."""
 
 import os
 from collections.abc import Sequence
@@ -131,6 +131,65 @@ def task_map(coordinates: np.ndarray, names: Sequence[str], path: str | os.PathL
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=10)
+    figure.savefig(path)
+
+
+def trajectory(
+    steps: np.ndarray,
+    from_start: np.ndarray,
+    to_end: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    score: np.ndarray | None = None,
+    metric: str = "validation",
+    title: str = "",
+    unit: str = "distance",
+) -> None:
+    """Draws how far features go from where they started, and how near they come to where they end.
+
+    Args:
+      steps: (t,) of training.
+      from_start: (t,) distances to the first features.
+      to_end: (t,) distances to the last.
+      path: picture to write; the suffix decides the kind.
+      score: (t,) a figure of the same steps, NaN where there is none, on an axis of its own.
+      metric: its name.
+      title: text above.
+      unit: text at the axis of distances.
+
+    Raises:
+      ValueError: lengths that do not agree, or fewer than two steps.
+      OSError: the picture cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series = [np.asarray(one, np.float64) for one in (from_start, to_end)] + ([] if score is None else [score])
+    if len(steps) < 2 or any(np.shape(one) != (len(steps),) for one in series):
+        raise ValueError(f"{len(steps)} steps, values {[np.shape(one) for one in series]}: sizes do not agree")
+    figure = Figure(figsize=(5.4, 3.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for values, label, colour in zip(series, ("from the start", "to the end"), ("#1f77b4", "#ff7f0e"), strict=False):
+        axes.plot(steps, values, marker="o", markersize=3.5, linewidth=1.3, color=colour, label=label)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_ylabel(unit, fontsize=8)
+    lines, labels = axes.get_legend_handles_labels()
+    if score is not None:
+        right = axes.twinx()
+        right.plot(steps, score, marker="s", markersize=3, linewidth=1, linestyle="--", color="0.45", label=metric)
+        right.set_ylabel(metric, fontsize=8)
+        right.tick_params(labelsize=7)
+        right.spines["top"].set_visible(False)
+        more = right.get_legend_handles_labels()
+        lines, labels = lines + more[0], labels + more[1]
+    axes.legend(lines, labels, fontsize=7, frameon=False)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.spines["top"].set_visible(False)
     if title:
         axes.set_title(title, fontsize=10)
     figure.savefig(path)

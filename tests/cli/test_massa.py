@@ -189,3 +189,28 @@ def test_types_of_interactions(small, tmp_path, capsys):
     more = ["--embeddings", str(stored), "--messages", "all", "--select", "test", "-o", str(tmp_path / "other")]
     assert main([*args, *more]) == 0
     assert "with the leak of the published evaluation" in capsys.readouterr().out
+
+
+def test_the_way_of_features_during_training(table, tmp_path):
+    out = tmp_path / "run"
+    args = ["massa", "finetune", str(table), "--network", "cnn", "--steps", "20", "--lr", "0.01"]
+    assert main([*args, "--trajectory", "20", "-o", str(out)]) == 0
+    found = pd.read_csv(out / "trajectory.csv")
+    assert list(found.step) == [0, *range(2, 21, 2)] and (out / "trajectory.png").stat().st_size > 5000
+    assert found.from_start[0] == 0 and found.to_end[10] == 0
+    assert (found.from_start[1:] > 0).all() and found.to_end[9] < found.to_end[1:9].min()
+    np.testing.assert_allclose(found.from_start[10], found.to_end[0], rtol=1e-3)
+    np.testing.assert_allclose(found.sqrt_from_start**2, found.from_start, rtol=1e-5)
+    noted = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert found.val_score[10] == pytest.approx([one["val_score"] for one in noted if "val_score" in one][-1])
+    told = json.loads((out / "metrics.json").read_text())["trajectory"]
+    assert told["proteins"] == 20 and told["snapshots"] == 11
+    with np.load(out / "trajectory" / "step_000000.npz") as start:
+        assert start["features"].shape[0] == 20 and start["labels"].shape == (20,)
+
+
+def test_what_cannot_be_followed(table, complexes, tmp_path, capsys):
+    for args, message in (([complexes, "--trajectory", "9"], "tasks of single proteins"),
+                          ([table, "--trajectory", "1"], "at least 2 proteins")):  # fmt: skip
+        assert main(["massa", "finetune", *map(str, args), "-o", str(tmp_path / "no")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "no").exists()

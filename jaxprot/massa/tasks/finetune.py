@@ -254,8 +254,8 @@ class FinetuneTask:
 
         return evaluate
 
-    def predict(self, apply: Callable[[Array, Array], Array], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions and labels of rows, in the units of the table; residues one after another.
+    def run(self, apply: Callable[[Array, Array], Array], rows: np.ndarray) -> list[np.ndarray]:
+        """Outputs of rows of the table, in their order, computed in batches of like length.
 
         Args:
           apply: outputs of sequences and masks.
@@ -271,12 +271,22 @@ class FinetuneTask:
                 batch = self.rows(np.resize(chosen, size), int(length))
                 for row, one in zip(chosen, np.asarray(apply(batch.seq, batch.mask)), strict=False):
                     found[int(row)] = one
+        return [found[int(row)] for row in rows]
+
+    def predict(self, apply: Callable[[Array, Array], Array], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and labels of rows, in the units of the table; residues one after another.
+
+        Args:
+          apply: outputs of sequences and masks.
+          rows: of the table.
+        """
+        found = self.run(apply, rows)
         table = self.data
         if table.kind == "residue_classes":
             cut = [table.labels[row][: self.longest] for row in rows]
-            classes = [found[int(row)][: len(label)].argmax(-1) for row, label in zip(rows, cut, strict=True)]
+            classes = [one[: len(label)].argmax(-1) for one, label in zip(found, cut, strict=True)]
             return np.concatenate(classes), np.concatenate(cut)
-        outputs = np.stack([found[int(row)] for row in rows])
+        outputs = np.stack(found)
         labels = np.asarray(table.labels)[rows]
         if table.kind == "classes":
             return outputs.argmax(-1), labels
