@@ -133,13 +133,18 @@ class ReportOptions(TransferOptions):
 
     gains: Annotated[Path | None, tyro.conf.arg(metavar="GAINS.csv")] = None
     """Columns source, target and gain: the metric of the target after transfer less that from scratch."""
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    """Tasks that are looked for a source for (yours, among tasks that there are weights of); default: all."""
+    rank: Literal["distance", "logme", "leep", "nce", "hscore", "transrate"] = "distance"
+    """What ranks the sources of a target."""
 
 
 def report(options: ReportOptions) -> int:
-    """Distances and transferability scores of every source and target, and how they agree with measured gains.
+    """Which source task helps a target: distances and transferability scores, and how they agree with measured gains.
 
-    Writes report.json (correlations with intervals and p-values, recommended sources, distances), report.csv (a row per
-    source and target: distance, LogME, LEEP, NCE, H-score, TransRate, gain), and what `transfer matrix` writes. An .npz
+    Writes recommendations.csv (of each --target its sources, the most promising first), report.json (correlations with
+    intervals and p-values, recommended sources, distances), report.csv (a row per source and target: distance, LogME,
+    LEEP, NCE, H-score, TransRate, gain), and what `transfer matrix` writes. An .npz
     may hold features_from/SOURCE and probabilities_from/SOURCE: features and class probabilities of its samples by
     a model trained on another task. Without these, LEEP and NCE use a linear discriminant of the source's features.
     """
@@ -149,6 +154,10 @@ def report(options: ReportOptions) -> int:
     settings = options.settings()
     with _messages():
         tasks, files = options.read()
+        names = [task.name for task in tasks]
+        unknown = [name for name in options.target if name not in names]
+        if unknown:
+            raise InputError(f"--target {' '.join(unknown)}: no such task; there are {', '.join(names)}")
         gains = None if options.gains is None else _read_gains(options.gains)
         from jaxprot.ot.report import transfer_report
 
@@ -157,8 +166,13 @@ def report(options: ReportOptions) -> int:
         with _pairs(len(tasks)) as done:
             found = transfer_report(tasks, gains, settings, progress=done)
     timings["compute"] = time.perf_counter() - begin
+    ranked = {name: found.ranked(name, options.rank) for name in options.target or names}
     folder = run.folder()
-    written = [*found.write(folder, options.format), *found.matrix.write(folder, options.format)]
+    written = [
+        _recommended(ranked, folder, options.format),
+        *found.write(folder, options.format),
+        *found.matrix.write(folder, options.format),
+    ]
     files += [options.gains] if options.gains is not None else []
     record(options, folder, "transfer report", inputs=files, timings=timings)
     if found.correlations:
@@ -169,8 +183,37 @@ def report(options: ReportOptions) -> int:
             print(
                 f"{one.name:<10}{sign:>9}{one.spearman:>10.3f}{interval:>18}{one.p:>8.3f}{one.pearson:>9.3f}{one.n:>5}"
             )
+        if found.best_predictor is not None:
+            print(f"agrees best with the gains: {found.best_predictor}")
+    _tell(ranked, options.rank, len(options.target) > 0)
     print(f"{options.output}: {', '.join(written)}")
     return 0
+
+
+def _recommended(ranked: dict[str, dict[str, Any]], folder: Path, kind: str) -> str:
+    """Writes the sources of all targets as one table; its name."""
+    import numpy as np
+
+    from jaxprot.io.tables import write_table
+
+    first = next(iter(ranked.values()))
+    columns = {name: np.concatenate([rows[name] for rows in ranked.values()]) for name in first}
+    targets = np.repeat(np.array([*ranked], object), [len(rows["rank"]) for rows in ranked.values()])
+    return write_table({"target": targets, **columns}, folder / "recommendations", kind).name
+
+
+def _tell(ranked: dict[str, dict[str, Any]], by: str, whole: bool) -> None:
+    """Prints the best source of every target, or all sources of targets that were asked for."""
+    wide = max(len(name) for name in ranked) + 2
+    for number, (target, rows) in enumerate(ranked.items()):
+        shown = ["distance", *(["low", "high"] if math.isfinite(rows["low"][0]) else [])]
+        shown += [name for name in ("leep", "nce", "logme", "gain") if math.isfinite(rows[name][0])]
+        source = max(8, *(len(name) for one in ranked.values() for name in one["source"])) + 2
+        if not number or whole:
+            print(f"{'target':<{wide}}{f'source (by {by})':<{source + 12}}" + "".join(f"{n:>10}" for n in shown))
+        for row in range(len(rows["rank"]) if whole else 1):
+            figures = "".join(f"{rows[name][row]:>10.4g}" for name in shown)
+            print(f"{target if not row else '':<{wide}}{rows['source'][row]:<{source + 12}}{figures}")
 
 
 def _read_gains(path: Path) -> dict[tuple[str, str], float]:

@@ -73,6 +73,50 @@ class TransferReport:
         """Target -> sources, the nearest first."""
         return {name: [source for source, _ in self.matrix.nearest(name)] for name in self.matrix.names}
 
+    def ranked(self, target: str, by: str = "distance") -> dict[str, np.ndarray]:
+        """Sources for a target, the most promising first, with all that is known of each.
+
+        Args:
+          target: name of a task.
+          by: `distance`, the least first, or one of `SCORES`, the greatest first.
+
+        Returns:
+          Columns rank, source, distance, low, high (the 95 % interval of the distance), the scores, and gain.
+
+        Raises:
+          InputError: no such task or predictor, or one that is the same for every source, as scores of features are
+            where the target's file holds no features of the sources' models.
+        """
+        names = self.matrix.names
+        if target not in names:
+            raise InputError(f"no task {target}; there are {', '.join(names)}")
+        if by not in self.values:
+            raise InputError(f"no predictor {by}; there are {', '.join(self.values)}")
+        rows = np.array([i for i, name in enumerate(self.target) if name == target])
+        value = np.asarray(self.values[by])[rows]
+        if not np.isfinite(value).all() or (len(rows) > 1 and np.ptp(value) == 0):
+            raise InputError(
+                f"{by} tells no source for {target} from another; rank by distance, leep or nce, or give the target's "
+                "file an array features_from/SOURCE for each source"
+            )
+        rows = rows[np.argsort(value if _EXPECTED.get(by, 1) < 0 else -value, kind="stable")]
+        places = [names.index(self.source[i]) for i in rows], names.index(target)
+        return {
+            "rank": np.arange(1, len(rows) + 1),
+            "source": np.array([self.source[i] for i in rows], object),
+            "distance": self.values["distance"][rows],
+            "low": self.matrix.low[places],
+            "high": self.matrix.high[places],
+            **{name: self.values[name][rows] for name in self.values if name != "distance"},
+            "gain": self.gain[rows],
+        }
+
+    @property
+    def best_predictor(self) -> str | None:
+        """The predictor that agrees best with the gains; None without gains, or where none agrees at all."""
+        known = [one for one in self.correlations if one.expected * one.spearman > 0]
+        return max(known, key=lambda one: one.expected * one.spearman).name if known else None
+
     def table(self) -> dict[str, np.ndarray]:
         """Columns of the pairs."""
         names = {"source": np.array(self.source, object), "target": np.array(self.target, object)}
@@ -85,6 +129,7 @@ class TransferReport:
             "settings": dataclasses.asdict(self.matrix.settings),
             "converged": self.matrix.converged,
             "correlations": {one.name: dataclasses.asdict(one) for one in self.correlations},
+            "best_predictor": self.best_predictor,
             "recommendations": self.recommendations(),
             "distances": {
                 f"{pair.first}, {pair.second}": {"distance": pair.distance, "low": pair.low, "high": pair.high}

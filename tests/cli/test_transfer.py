@@ -65,6 +65,37 @@ def test_report(run, folder, tmp_path):
     assert len(table["gain"]) == 6 and all(np.isfinite(table[name]).all() for name in list(table)[2:])
 
 
+def test_which_source_for_mine(run, folder, tmp_path):
+    done = run("transfer", "report", folder, "--target", "near", "-o", tmp_path / "out")
+    assert done.code == 0 and not done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[1][:2] == ["near", "nearer"] and lines[2][0] == "far" and "source (by distance)" in done.out
+    table = read_table(tmp_path / "out" / "recommendations.csv")
+    assert list(zip(table["target"], table["rank"], table["source"], strict=True)) == [
+        ("near", 1, "nearer"),
+        ("near", 2, "far"),
+    ]
+    assert (table["low"] <= table["distance"]).all() and (table["distance"] <= table["high"]).all()
+    pairs = read_table(tmp_path / "out" / "report.csv")
+    row = list(zip(pairs["source"], pairs["target"], strict=True)).index(("nearer", "near"))
+    for name in ("distance", "leep", "nce", "logme", "hscore", "transrate"):
+        assert table[name][0] == pairs[name][row]
+    # Every task is a target if none is named, and LEEP ranks the other way round: the greatest first.
+    done = run("transfer", "report", folder, "--rank", "leep", "--resamples", "0", "-o", tmp_path / "all")
+    table = read_table(tmp_path / "all" / "recommendations.csv")
+    assert list(table["target"]) == ["far", "far", "near", "near", "nearer", "nearer"]
+    assert (table["leep"][::2] >= table["leep"][1::2]).all() and len(done.out.splitlines()) == 5
+
+
+def test_a_source_that_cannot_be_told(run, folder, tmp_path):
+    out = ("-o", tmp_path / "out")
+    done = run("transfer", "report", folder, "--target", "mine", *out)
+    assert done.code == 2 and "--target mine: no such task; there are far, near, nearer" in done.err
+    done = run("transfer", "report", folder, "--rank", "logme", *out)
+    assert done.code == 2 and "logme tells no source for far from another" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def broken(folder, kind):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(10, 5)), np.arange(10) % 2
