@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Common, Compute, keep_memory, load, progress, record
+from jaxprot.cli.options import Common, Compute, keep_memory, load, progress, record, report_failures
 from jaxprot.core.errors import InputError
 
 _AT_ONCE = 512  # proteins whose inputs are in memory
@@ -39,14 +39,15 @@ def embed(options: EmbedOptions) -> int:
     """Vectors of proteins from sequence, structure and GO terms, whatever there is of them.
 
     Writes embeddings.npz: names, features (n, channels), and labels and split where a table has them, which
-    `jaxprot transfer` reads.
+    `jaxprot transfer` reads. Proteins that cannot be used (letters that stand for no residue, too many residues, a
+    structure or an embedding of another length) are left out as a whole and listed at the end, with exit code 1.
     """
     import numpy as np
 
     from jaxprot.io.obo import read_obo
     from jaxprot.io.outputs import RunDirectory, atomic_path
     from jaxprot.massa.data import read_all
-    from jaxprot.massa.records import Protein, to_records
+    from jaxprot.massa.records import Protein
 
     if not options.inputs:
         raise InputError("no input; give files or a folder (--help shows how)")
@@ -54,6 +55,7 @@ def embed(options: EmbedOptions) -> int:
     run = RunDirectory(options.output, options.overwrite)
     proteins: list[Protein] = []
     more: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     tables = [path for path in options.inputs if path.name.endswith((".csv", ".csv.gz"))]
     if tables and len(options.inputs) > 1:
         raise InputError(f"{tables[0]}: a table is embedded by itself, as its labels go with its rows")
@@ -61,35 +63,70 @@ def embed(options: EmbedOptions) -> int:
         proteins, more = _table(tables[0])
     else:
         folder = None if options.structures is None else str(options.structures)
-        proteins = read_all(tuple(map(str, options.inputs)), folder)
+        proteins = read_all(tuple(map(str, options.inputs)), folder, failed)
+    if not proteins:
+        raise InputError("\n".join(failed.values()))
     predictor, weights = load(options, "massa")
     embedder = _embedder(options.embedder, predictor.config.seq_dim)
     ontology = None if options.obo is None else read_obo(options.obo)
     names = _apart([protein.name for protein in proteins])
-    vectors, residues = [], {}
+    vectors, residues, kept = [], {}, []
     timings = {"read": time.perf_counter() - begin}
     begin = time.perf_counter()
     with progress(len(proteins), "proteins") as advance:
         for start in range(0, len(proteins), _AT_ONCE):
-            part = proteins[start : start + _AT_ONCE]
-            records = to_records(part, embedder, ontology=ontology, go_dim=predictor.config.go_dim)
-            for name, found in zip(names[start:], predictor.embed(records, long=options.long), strict=False):
+            rows = list(range(start, min(start + _AT_ONCE, len(proteins))))
+            used = _records(proteins, rows, embedder, predictor.config, ontology, options.long, failed)
+            for row, found in zip(used, predictor.embed(list(used.values()), long=options.long), strict=True):
+                kept.append(row)
                 vectors.append(found.vector)
                 if options.residues:
-                    residues[name] = found.residues
+                    residues[names[row]] = found.residues
                 advance()
+    if not kept:
+        raise InputError("\n".join(failed.values()))
+    more = {name: values[kept] for name, values in more.items()}
     timings["compute"] = time.perf_counter() - begin
     directory = run.folder()
     with atomic_path(directory / "embeddings.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, names=np.array(names), features=np.stack(vectors), **more)
+        np.savez_compressed(file, names=np.array(names)[kept], features=np.stack(vectors), **more)
     if options.residues:
         with atomic_path(directory / "residues.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **residues)
-    record(options, directory, "massa embed", inputs=_files(options.inputs), weights=weights, timings=timings)
-    told = {name: sum(getattr(p, name) is not None for p in proteins) for name in ("coords", "entry")}
+    record(options, directory, "massa embed", inputs=_files(options.inputs), weights=weights, timings=timings,
+           failed=failed)  # fmt: skip
+    told = {name: sum(getattr(proteins[row], name) is not None for row in kept) for name in ("coords", "entry")}
     print(f"{directory}: {len(vectors)} proteins ({told['coords']} with structure, {told['entry']} with annotation), "
           f"{len(vectors[0])} channels; embeddings.npz{', residues.npz' if options.residues else ''}")  # fmt: skip
-    return 0
+    report_failures(failed, len(kept) + len(failed), "proteins or files")
+    return 1 if failed else 0
+
+
+def _records(
+    proteins: list[Any], rows: list[int], embedder: Any, cfg: Any, ontology: Any, long: Any, failed: dict[str, str]
+) -> dict[int, Any]:
+    """Inputs of the network by row, without proteins that do not fit; these are found by halving, and noted."""
+    from jaxprot.massa.featurize import check
+    from jaxprot.massa.records import to_records
+
+    try:
+        records = to_records([proteins[row] for row in rows], embedder, ontology=ontology, go_dim=cfg.go_dim)
+    except InputError as error:
+        if len(rows) == 1:
+            failed[proteins[rows[0]].name] = str(error)
+            return {}
+        parts = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        first, second = (_records(proteins, part, embedder, cfg, ontology, long, failed) for part in parts)
+        return first | second
+    out = {}
+    for row, one in zip(rows, records, strict=True):
+        try:
+            check(one, cfg, long)
+        except InputError as error:
+            failed[one.name] = str(error)
+        else:
+            out[row] = one
+    return out
 
 
 def _files(inputs: tuple[Path, ...]) -> list[Path]:
@@ -353,7 +390,10 @@ class PredictOptions(Compute):
 
 
 def predict(options: PredictOptions) -> int:
-    """What a fine-tuned network says of sequences: predictions.csv."""
+    """What a fine-tuned network says of sequences: predictions.csv.
+
+    Proteins that cannot be read are left out and listed at the end, with exit code 1; a row of a table is an error.
+    """
     from jaxprot.io.outputs import RunDirectory, sha256
     from jaxprot.io.tables import write_table
     from jaxprot.massa.data import read_all
@@ -367,7 +407,10 @@ def predict(options: PredictOptions) -> int:
     file = options.weights / "best.safetensors" if options.weights.is_dir() else options.weights
     if inspect.read(file)[2].get("network") == NETWORK:
         return _predict_pairs(options, run, file)
-    proteins = read_all(tuple(map(str, options.inputs)))
+    failed: dict[str, str] = {}
+    proteins = read_all(tuple(map(str, options.inputs)), None, failed)
+    if not proteins:
+        raise InputError("\n".join(failed.values()))
     predictor = trained.load(options.weights)
     begin = time.perf_counter()
     found = predictor.predict([protein.sequence for protein in proteins])
@@ -388,9 +431,10 @@ def predict(options: PredictOptions) -> int:
     path = write_table(columns, run.folder() / "predictions.csv")
     told = {"name": predictor.task["name"], "file": str(file), "sha256": sha256(file)}
     record(options, run.folder(), "massa predict", inputs=_files(options.inputs), weights=told,
-           timings={"compute": time.perf_counter() - begin})  # fmt: skip
+           timings={"compute": time.perf_counter() - begin}, failed=failed)  # fmt: skip
     print(f"{path}: {len(found)} proteins")
-    return 0
+    report_failures(failed, len(found) + len(failed), "proteins or files")
+    return 1 if failed else 0
 
 
 def _predict_pairs(options: PredictOptions, run: Any, file: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import zlib
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -39,6 +40,7 @@ from jaxprot.massa.records import (
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
 
+_log = logging.getLogger(__name__)
 LENGTHS = (128, 256, 512, 1024)
 """Padded lengths in pre-training: fewer than elsewhere, as each is two programs that take a minute to compile."""
 
@@ -55,7 +57,9 @@ class Hidden(NamedTuple):
     labels: Labels
 
 
-def read_all(paths: tuple[str, ...], structures: str | None = None) -> list[Protein]:
+def read_all(
+    paths: tuple[str, ...], structures: str | None = None, failed: dict[str, str] | None = None
+) -> list[Protein]:
     """Proteins of files and folders.
 
     Args:
@@ -63,6 +67,8 @@ def read_all(paths: tuple[str, ...], structures: str | None = None) -> list[Prot
         (`.csv`, of their training rows), or folders of such.
       structures: folder of a structure for each UniProt entry, whose name holds the accession between `-` as in
         `AF-P00698-F1-model_v4.pdb`, or is the accession.
+      failed: takes the reason of each file or record that cannot be used, which is then left out as a whole; without it
+        the first such is an error.
 
     Raises:
       InputError: nothing there, or a file that cannot be read.
@@ -75,15 +81,24 @@ def read_all(paths: tuple[str, ...], structures: str | None = None) -> list[Prot
     if not files:
         raise InputError(f"{', '.join(paths) or 'data'}: no file of sequences or structures")
     models = {} if structures is None else _models(Path(structures))
+    absent = [path for path in files if not path.is_file()]
+    if absent:
+        raise InputError(f"{absent[0]}: no such file")
     out: list[Protein] = []
     for path in files:
-        if suffix(path) == ".npz":
-            out += [protein for chain in read_chains(path) for protein in of_structure(chain.structure)]
-        elif suffix(path) == ".csv":
-            out += _of_table(path)
-        else:
-            out += read_proteins(path, models)
+        try:
+            out += _read(path, models, failed)
+        except InputError as error:
+            if failed is None:
+                raise
+            failed[str(path)] = str(error)
     return out
+
+
+def _read(path: Path, models: dict[str, Path], failed: dict[str, str] | None) -> list[Protein]:
+    if suffix(path) == ".npz":
+        return [protein for chain in read_chains(path) for protein in of_structure(chain.structure)]
+    return _of_table(path) if suffix(path) == ".csv" else read_proteins(path, models, failed)
 
 
 def _models(folder: Path) -> dict[str, Path]:
@@ -158,7 +173,12 @@ class PretrainingTask:
     def proteins(self) -> list[Protein]:
         """All of them, each sequence once; the one that tells most stands for it."""
         best: dict[str, Protein] = {}
-        for protein in read_all(self.data, self.structures):
+        failed: dict[str, str] = {}
+        read = read_all(self.data, self.structures, failed)
+        if failed:
+            told = "; ".join(list(failed.values())[:3])
+            _log.warning("%d files or records are left out: %s%s", len(failed), told, "; ..." * (len(failed) > 3))
+        for protein in read:
             sequence = protein.sequence[: self.longest]
             known = best.get(sequence)
             tells = (protein.coords is not None) + (protein.entry is not None)

@@ -263,6 +263,20 @@ def _check(record: Record, cfg: MASSAConfig) -> None:
         raise InputError(f"{record.name}: {'; '.join(wrong)}; correct the record or leave it out as a whole")
 
 
+def check(record: Record, cfg: MASSAConfig, long: Literal["refuse", "crop", "window"] = "refuse") -> None:
+    """Refuses a record whose parts do not fit each other or the network, as `featurize` does.
+
+    Raises:
+      InputError: every misfit is listed; too long a sequence, if such are refused.
+    """
+    _check(record, cfg)
+    if len(record.sequence) > cfg.max_length and long == "refuse":
+        raise InputError(
+            f"{record.name}: {len(record.sequence)} residues, the network has positions for {cfg.max_length}; cut the "
+            "sequence into domains, or take its first residues (long='crop') or all in windows (long='window')"
+        )
+
+
 def crop(record: Record, length: int, start: int = 0) -> Record:
     """`length` residues from `start` on, with their embedding, backbone and labels."""
     if not start and len(record.sequence) <= length:
@@ -297,13 +311,8 @@ def featurize(
     Raises:
       InputError: parts that do not fit each other or the network (every misfit is listed), or too long a sequence.
     """
-    _check(record, cfg)
+    check(record, cfg, long)
     if len(record.sequence) > cfg.max_length:
-        if long == "refuse":
-            raise InputError(
-                f"{record.name}: {len(record.sequence)} residues, the network has positions for {cfg.max_length}; cut "
-                "the sequence into domains, or take its first residues with long='crop'"
-            )
         record = crop(record, cfg.max_length)
     n, g = len(record.sequence), 0 if record.go is None else len(record.go)
     length = buckets.bucket_length(n) if length is None else length

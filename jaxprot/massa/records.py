@@ -7,9 +7,10 @@ no backbone, a structure no GO terms. A record whose parts do not fit each other
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,22 @@ def suffix(path: str | os.PathLike) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
-def read_proteins(path: str | os.PathLike, structures: Mapping[str, str | os.PathLike] | None = None) -> list[Protein]:
+def read_proteins(
+    path: str | os.PathLike,
+    structures: Mapping[str, str | os.PathLike] | None = None,
+    failed: dict[str, str] | None = None,
+) -> list[Protein]:
     """Proteins of a FASTA file, a structure (one for each chain) or a UniProt flat file.
 
     Args:
       path: the file; the suffix tells its kind.
       structures: file of each accession of UniProt entries that has one, such as those of AlphaFold DB.
+      failed: takes the reason of each FASTA record or entry that cannot be used, which is then left out as a whole;
+        without it the first such is an error.
 
     Raises:
-      InputError: unknown suffix, a damaged file, or a structure of another sequence than its entry.
+      InputError: unknown suffix, a damaged file, or a record of letters that stand for no residue, or with a structure
+        of another sequence.
     """
     path, kind = Path(path), suffix(path)
     if not path.is_file():
@@ -69,10 +77,12 @@ def read_proteins(path: str | os.PathLike, structures: Mapping[str, str | os.Pat
     if kind in FASTA:
         from jaxprot.io.sequences import read_fasta
 
-        return [
-            Protein(record.id or f"{path.stem}_{i}", check_letters(record.sequence, f"{path}, {record.id}"))
-            for i, record in enumerate(read_fasta(path, alphabet=None), 1)
-        ]
+        read = (
+            (one.id or f"{path.stem}_{i}", one.sequence) for i, one in enumerate(read_fasta(path, alphabet=None), 1)
+        )
+        return _kept(
+            ((f"{path}, {name}", functools.partial(_of_fasta, name, text, path)) for name, text in read), failed
+        )
     if kind in STRUCTURES:
         from jaxprot.io.structures import read_structure
 
@@ -80,9 +90,30 @@ def read_proteins(path: str | os.PathLike, structures: Mapping[str, str | os.Pat
     if kind in UNIPROT:
         from jaxprot.io.uniprot import read_uniprot
 
-        return [_of_entry(entry, path, (structures or {}).get(entry.accession)) for entry in read_uniprot(path)]
+        models = structures or {}
+        return _kept(
+            ((f"{path}, {entry.accession}", functools.partial(_of_entry, entry, path, models.get(entry.accession)))
+             for entry in read_uniprot(path)), failed,
+        )  # fmt: skip
     known = ", ".join((*FASTA, *STRUCTURES, *UNIPROT))
     raise InputError(f"{path}: the suffix tells no kind of file; known are {known} (also with .gz)")
+
+
+def _kept(makers: Iterable[tuple[str, Callable[[], Protein]]], failed: dict[str, str] | None) -> list[Protein]:
+    """Proteins of their makers, without those that raise, if these are to be noted."""
+    out = []
+    for name, make in makers:
+        try:
+            out.append(make())
+        except InputError as error:
+            if failed is None:
+                raise
+            failed[name] = str(error)
+    return out
+
+
+def _of_fasta(name: str, sequence: str, path: Path) -> Protein:
+    return Protein(name, check_letters(sequence, f"{path}, {name}"))
 
 
 def of_structure(structure: Structure) -> Iterator[Protein]:
@@ -129,19 +160,38 @@ def term_vectors(terms: Iterable[str], ontology: Ontology, dim: int = GO_DIM) ->
       ontology: with their ancestors.
       dim: channels.
     """
-    below: dict[str, int] = dict.fromkeys(ontology.names, 0)
-    lineage = {term: ontology.ancestors([term]) for term in ontology.names}
-    for above in lineage.values():
-        for one in above:
-            below[one] += 1
-    total, out = len(below), {}
+    out = {}
     for term in dict.fromkeys(terms):
         term = ontology.alternates.get(term, term)
-        if term in lineage:
-            rare = [np.log(total / below[one]) + 1e-3 for one in lineage[term]]
-            vector = np.sum([r * _direction(one, dim) for r, one in zip(rare, lineage[term], strict=True)], 0)
-            out[term] = (vector / np.linalg.norm(vector)).astype(np.float32)
+        if term in ontology.names:
+            out[term] = _vector(ontology, term, dim)
     return out
+
+
+def _below(ontology: Ontology) -> dict[str, int]:
+    """How many terms are below each, itself included; kept with the ontology, as all of its terms are gone through."""
+    below = ontology.__dict__.get("_massa_below")
+    if below is None:
+        below = dict.fromkeys(ontology.names, 0)
+        for term in ontology.names:
+            for one in ontology.ancestors([term]):
+                below[one] += 1
+        object.__setattr__(ontology, "_massa_below", below)
+        object.__setattr__(ontology, "_massa_vectors", {})
+    return below
+
+
+def _vector(ontology: Ontology, term: str, dim: int) -> np.ndarray:
+    below = _below(ontology)
+    known: dict[tuple[str, int], np.ndarray] = ontology.__dict__["_massa_vectors"]
+    if (term, dim) not in known:
+        lineage = ontology.ancestors([term])
+        rare = [np.log(len(below) / below[one]) + 1e-3 for one in lineage]
+        vector = np.sum([r * _direction(one, dim) for r, one in zip(rare, lineage, strict=True)], 0)
+        made = (vector / np.linalg.norm(vector)).astype(np.float32)
+        made.setflags(write=False)
+        known[term, dim] = made
+    return known[term, dim]
 
 
 def _direction(term: str, dim: int) -> np.ndarray:

@@ -214,3 +214,96 @@ def test_what_cannot_be_followed(table, complexes, tmp_path, capsys):
                           ([table, "--trajectory", "1"], "at least 2 proteins")):  # fmt: skip
         assert main(["massa", "finetune", *map(str, args), "-o", str(tmp_path / "no")]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_proteins_that_do_not_fit_are_left_out_whole(small, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.fasta").write_text(f">first\nACDEFG\n>stop\nAC*D\n>odd\nMBZUOJX\n>long\n{'A' * 65}\n>last\nWWKV\n")
+    (folder / "b.pdb").write_text("ATOM this is no structure\n")
+    arguments = ["massa", "embed", str(folder), "--weights", str(small)]
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "3 proteins" in said.out and "3 of 6 proteins or files failed" in said.err
+    for message in ("'*' at place 3", "long: 65 residues, the network has positions for 64", "b.pdb"):
+        assert message in said.err
+    alone = tmp_path / "alone.fasta"
+    alone.write_text(">last\nWWKV\n")
+    assert main([*arguments[:2], str(alone), *arguments[3:], "-o", str(tmp_path / "alone")]) == 0
+    with np.load(tmp_path / "out" / "embeddings.npz") as found, np.load(tmp_path / "alone" / "embeddings.npz") as one:
+        assert list(found["names"]) == ["first", "odd", "last"] and np.isfinite(found["features"]).all()
+        np.testing.assert_allclose(found["features"][2], one["features"][0], atol=1e-5)  # nothing is shifted
+    assert len(json.loads((tmp_path / "out" / "run.json").read_text())["failed"]) == 3
+    # Where nothing is left there is nothing to write.
+    alone.write_text(f">long\n{'A' * 65}\n")
+    assert main([*arguments[:2], str(alone), *arguments[3:], "-o", str(tmp_path / "no")]) == 2
+    assert "long='window'" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    for how in ("crop", "window"):
+        assert main([*arguments[:2], str(alone), *arguments[3:], "--long", how, "-o", str(tmp_path / how)]) == 0
+
+
+def test_labels_stay_with_their_rows(small, tmp_path, capsys):
+    path, out = tmp_path / "t.csv", tmp_path / "out"
+    path.write_text(f"sequence,label,split\nACD,0.5,train\n{'A' * 65},7.5,test\nMKV,,train\nWWW,2.5,train\n")
+    assert main(["massa", "embed", str(path), "--weights", str(small), "-o", str(out)]) == 1
+    assert "t_1: 65 residues" in capsys.readouterr().err
+    with np.load(out / "embeddings.npz") as found:
+        assert list(found["names"]) == ["t_0", "t_2"] and list(found["labels"]) == [0.5, 2.5]
+        assert found["features"].shape == (2, 16) and list(found["split"]) == ["train", "train"]
+
+
+def test_stored_embeddings_that_do_not_fit(small, tmp_path, capsys):
+    fasta, stored = tmp_path / "a.fasta", tmp_path / "stored.npz"
+    fasta.write_text(">good\nACD\n>shorter\nACDE\n>nan\nAC\n>absent\nACD\n")
+    rows = {"good": np.ones((3, 49)), "shorter": np.ones((3, 49)), "nan": np.full((2, 49), np.nan)}
+    np.savez(stored, **rows)
+    out = tmp_path / "out"
+    args = ["massa", "embed", str(fasta), "--weights", str(small), "--embedder", str(stored), "-o", str(out)]
+    assert main(args) == 1
+    said = capsys.readouterr().err
+    assert "shorter: 3 rows of the embedding for 4 residues" in said and "no embedding of 'absent'" in said
+    assert "nan: the embedding holds values that are not finite" in said
+    with np.load(out / "embeddings.npz") as found:
+        assert list(found["names"]) == ["good"]
+
+
+UNIPROT = """ID   {name}               Reviewed;          8 AA.
+AC   {name};
+{go}FT   DOMAIN          3..6
+FT                   /note="Fold"
+SQ   SEQUENCE   8 AA;  900 MW;  0000000000000000 CRC64;
+     {sequence}
+//
+"""
+
+
+def test_entries_with_terms_in_one_command(small, tmp_path, capsys):
+    """Entries with GO terms, without, and of a sequence that is not that of its structure."""
+    entries, obo = tmp_path / "entries.dat", tmp_path / "go.obo"
+    go = "DR   GO; GO:2; C:two; IEA:Test.\n"
+    entries.write_text(UNIPROT.format(name="P1", go=go, sequence="ACDEFGHI") +
+                       UNIPROT.format(name="P2", go="", sequence="ACDEFGHI") +
+                       UNIPROT.format(name="P3", go=go, sequence="ACDEFGHI"))  # fmt: skip
+    obo.write_text("\n[Term]\nid: GO:1\nname: root\n\n[Term]\nid: GO:2\nname: two\nis_a: GO:1\n")
+    models = tmp_path / "afdb"
+    models.mkdir()
+    atoms = "".join(
+        f"ATOM  {i + 1:>5}  {name:<3} GLY A   1    {i:8.3f}{0:8.3f}{i % 2:8.3f}  1.00  0.00           {name[0]}\n"
+        for i, name in enumerate(("N", "CA", "C", "O"))
+    )
+    (models / "AF-P3-F1-model_v4.pdb").write_text(atoms + "END\n")
+    args = ["massa", "embed", str(entries), "--weights", str(small), "--structures", str(models)]
+    assert main([*args, "--obo", str(obo), "-o", str(tmp_path / "with")]) == 1
+    said = capsys.readouterr()
+    assert (
+        "2 proteins (0 with structure, 2 with annotation)" in said.out and "another sequence than entry P3" in said.err
+    )
+    assert main([*args, "-o", str(tmp_path / "without")]) == 1
+    with np.load(tmp_path / "with" / "embeddings.npz") as one, np.load(tmp_path / "without" / "embeddings.npz") as two:
+        assert list(one["names"]) == list(two["names"]) == ["P1", "P2"]
+        np.testing.assert_allclose(one["features"][1], two["features"][1], atol=1e-5)
+        assert np.abs(one["features"][0] - two["features"][0]).max() > 1e-3  # terms count
+    # A graph of one residue has no neighbour, and is no failure.
+    assert main(["massa", "embed", str(models), "--weights", str(small), "-o", str(tmp_path / "single")]) == 0
+    with np.load(tmp_path / "single" / "embeddings.npz") as found:
+        assert np.isfinite(found["features"]).all() and found["features"].shape == (1, 16)

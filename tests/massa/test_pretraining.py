@@ -54,6 +54,26 @@ def test_every_kind_of_file(folder):
         read_all(())
 
 
+def test_what_cannot_be_used_is_left_out_and_told(folder, caplog):
+    """Of full Swiss-Prot with models of another release some never fit: they do not end the run."""
+    known = len(PretrainingTask(data=(str(folder),), model=SMALL).proteins)
+    with open(folder / "a.fasta", "a") as file:
+        file.write(">gap\nAC-DE\n>more\nWWWWW\n")
+    (folder / "e.pdb").write_text("ATOM cut")
+    models = folder / "afdb"
+    models.mkdir()
+    (models / "AF-P0-F1-model_v4.pdb").write_bytes((folder / "d.pdb").read_bytes())
+    failed = {}
+    read = read_all((str(folder),), str(models), failed)
+    assert len(read) == 40 + 1 + 19 + 2 + 1 and "P0" not in {protein.name for protein in read}
+    assert [reason for reason in failed.values() if "'-' at place 3" in reason]
+    assert [reason for reason in failed.values() if "another sequence than entry P0" in reason] and len(failed) == 3
+    with pytest.raises(InputError, match="'-' at place 3"):
+        read_all((str(folder),), str(models))
+    task = PretrainingTask(data=(str(folder),), structures=str(models), model=SMALL)
+    assert len(task.proteins) == known - 1 + 1 and "3 files or records are left out: " in caplog.text
+
+
 def test_proteins_without_structure_need_no_graph(folder):
     (folder / "go.obo").write_text(OBO)
     task = PretrainingTask(data=(str(folder),), obo=str(folder / "go.obo"), model=SMALL, held=0.2)

@@ -70,6 +70,15 @@ def test_terms_that_share_ancestors_are_alike(ontology):
     np.testing.assert_array_equal(records.term_vectors(["GO:4"], ontology)["GO:4"], found["GO:4"])
 
 
+def test_vectors_of_terms_are_computed_once(ontology, monkeypatch):
+    """A batch of pre-training asks for a few terms, and the ontology has tens of thousands."""
+    first = records.term_vectors(["GO:3", "GO:4"], ontology)
+    asked = []
+    monkeypatch.setattr(type(ontology), "ancestors", lambda self, terms: asked.append(terms) or [])
+    again = records.term_vectors(["GO:3", "GO:4"], ontology)
+    assert not asked and all(again[term] is first[term] for term in first)
+
+
 def test_entries_with_terms_and_labels(swissprot, ontology):
     proteins = records.read_proteins(swissprot)
     vocabulary = records.Vocabulary.of(proteins, ontology)
