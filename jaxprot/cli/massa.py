@@ -259,6 +259,8 @@ def finetune(options: FinetuneOptions) -> int:
         **({"model": CNNConfig()} if cnn else {} if options.weights != "none" else {"model": _small()}),
     )
     kind = task.data.kind  # a table that cannot be used is told before anything is written
+    for line in _concerns(task):
+        print(f"jaxprot: warning: {line}", file=sys.stderr)
     cfg = recipe(task, steps=options.steps, lr=options.lr, frozen=options.frozen, seed=options.seed)
     if not options.resume:
         RunDirectory(options.output, options.overwrite)
@@ -284,9 +286,35 @@ def finetune(options: FinetuneOptions) -> int:
     write_json(options.output / "metrics.json", told)
     inputs = [Path(name) for name in task.files() if Path(name).is_file()]
     record(options, options.output, "massa finetune", inputs=inputs, timings=timings)
-    shown = told.get("test", told.get("valid", {}))
-    print(f"{options.output}: {', '.join(f'{name} {value:.3f}' for name, value in shown.items())}; metrics.json")
+    part = next((name for name in ("test", "valid") if name in told), None)
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in told[part].items()) if part else "nothing to test on"
+    print(f"{options.output}: {figures}{' (validation)' if part == 'valid' else ''}; metrics.json")
     return 0
+
+
+def _concerns(task: Any) -> list[str]:
+    """What a user should know of a table before the training."""
+    table, out = task.data, []
+    long = _long([*table.sequences, *(getattr(table, "partners", ()) if _two(table) else ())], task.longest)
+    out += [long] if long else []
+    without = [name for name in ("valid", "test") if not len(table.part(name))]
+    if "valid" in without:
+        out.append(f"{table.name}: no rows for validation, so the training rows choose the weights")
+    if "test" in without:
+        out.append(f"{table.name}: no rows for testing, so no figure tells how well new sequences are predicted")
+    return out
+
+
+def _two(table: Any) -> bool:
+    return getattr(table, "partner", None) == "sequence2"
+
+
+def _long(sequences: list[str], longest: int) -> str:
+    """Which sequences are cut, as published; nothing if none is."""
+    count = sum(len(sequence) > longest for sequence in sequences)
+    return f"{count} of {len(sequences)} sequences are longer than {longest} residues; of these the first are read" * (
+        count > 0
+    )
 
 
 def _trajectory(followed: Any, options: FinetuneOptions) -> dict[str, Any]:
@@ -413,6 +441,9 @@ def predict(options: PredictOptions) -> int:
         raise InputError("\n".join(failed.values()))
     predictor = trained.load(options.weights)
     begin = time.perf_counter()
+    long = _long([protein.sequence for protein in proteins], predictor.task["longest"])
+    if long:
+        print(f"jaxprot: warning: {long}", file=sys.stderr)
     found = predictor.predict([protein.sequence for protein in proteins])
     names = predictor.class_names
 

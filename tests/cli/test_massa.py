@@ -209,6 +209,24 @@ def test_the_way_of_features_during_training(table, tmp_path):
         assert start["features"].shape[0] == 20 and start["labels"].shape == (20,)
 
 
+def test_what_a_user_should_know_of_a_table(tmp_path):
+    from jaxprot.cli.massa import _concerns
+    from jaxprot.massa.tasks.finetune import FinetuneTask
+
+    path = tmp_path / "t.csv"
+    path.write_text(f"sequence,label,split\nACD,0.5,train\n{'A' * 513},7.5,train\nMKV,1.5,train\n")
+    told = " | ".join(_concerns(FinetuneTask(table=str(path))))
+    assert "1 of 3 sequences are longer than 512 residues" in told
+    assert "t: no rows for validation" in told and "t: no rows for testing" in told
+    path.write_text("sequence,sequence2,label,split\nACD,AA,1,train\nA,AA,2,train\nA,A,3,valid\nA,A,3,test\n")
+    from jaxprot.massa.tasks.pairs import PairTask
+
+    assert _concerns(PairTask(table=str(path))) == []
+    assert _concerns(PairTask(table=str(path), longest=2)) == [
+        "1 of 8 sequences are longer than 2 residues; of these the first are read"
+    ]
+
+
 def test_what_cannot_be_followed(table, complexes, tmp_path, capsys):
     for args, message in (([complexes, "--trajectory", "9"], "tasks of single proteins"),
                           ([table, "--trajectory", "1"], "at least 2 proteins")):  # fmt: skip

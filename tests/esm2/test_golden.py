@@ -17,6 +17,7 @@ def compare(predictor, stored, atol, atol_logits):
     layers = predictor.config.layers
     kept = [int(name.removeprefix("plain_repr")) for name in stored if name.startswith("plain_repr")]
     assert max(kept) == layers and min(kept) == 0
+    compared = 0  # real positions, so that stored files without any cannot pass
     for kind, tokens in (("plain", stored["tokens"]), ("masked", stored["tokens_masked"])):
         for row, ids in enumerate(tokens.astype(np.int32)):
             n = int((ids != 1).sum())  # what padding gets is not compared
@@ -27,6 +28,8 @@ def compare(predictor, stored, atol, atol_logits):
                 np.testing.assert_allclose(states, stored[f"{kind}_repr{layer}"][row, :n], atol=atol)
             chance = np.asarray(predictor.runner(predict._contacts, ids))[1 : n - 1, 1 : n - 1]
             np.testing.assert_allclose(chance, stored[f"{kind}_contacts"][row, : n - 2, : n - 2], atol=atol)
+            compared += n
+    return compared
 
 
 @pytest.mark.parametrize("name", ["esm2_tiny_fb.pt", "esm2_tiny_hf.safetensors"])
@@ -36,7 +39,9 @@ def test_files_of_both_kinds(goldens, name):
     assert isinstance(predictor, predict.Predictor)
     assert predictor.config == ESM2Config(layers=2, width=64, heads=4)
     stored = np.load(folder / "esm2_tiny.npz")
-    compare(predictor, stored, 1e-4, 1e-4)
+    assert (
+        compare(predictor, stored, 1e-4, 1e-4) == sum((stored[k] != 1).sum() for k in ("tokens", "tokens_masked")) > 0
+    )
     plain = [str(one) for one in stored["sequences"]]
     for row, (states, scores, chance) in enumerate(
         zip(predictor.embed(plain), predictor.logits(plain), predictor.contacts(plain), strict=True)
@@ -81,4 +86,10 @@ def test_published_sizes(goldens):
     cfg = ESM2Config.published("t6_8M")
     tensors = fill(weights.shapes(cfg), published(cfg), (*weights.OFFICIAL, *weights.CONTACTS), weights.IGNORED)
     predictor = predict.Predictor(weights.assemble(cfg, tensors))
-    compare(predictor, np.load(goldens("massa") / "esm2_t6_8M.npz"), 1e-3, 1e-3)
+    stored = np.load(goldens("massa") / "esm2_t6_8M.npz")
+    assert stored["plain_logits"].std() > 0.1 and np.abs(stored["plain_logits"] - stored["masked_logits"]).max() > 0.1
+    assert compare(predictor, stored, 1e-3, 1e-3) > 2 * len(stored["tokens"])
+    # The tolerance is one that a network of other weights fails.
+    tensors["layers.3.fc1.kernel"] = tensors["layers.3.fc1.kernel"] * np.float32(1.1)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        compare(predict.Predictor(weights.assemble(cfg, tensors)), stored, 1e-3, 1e-3)
