@@ -196,6 +196,9 @@ class FinetuneOptions(Compute):
     """Of kinase and davis, the one for validation."""
     weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE|none")] = "massa"
     """To start from; none trains from scratch."""
+    embedder: Annotated[str, tyro.conf.arg(metavar="physchem|FILE")] = "physchem"
+    """What the network reads: physico-chemical rows, or a checkpoint of ESM-2, with --weights none (from scratch), or
+    weights that read its channels."""
     network: Literal["massa", "cnn"] = "massa"
     """The network, or the small convolutional one that it is measured by."""
     frozen: bool = False
@@ -245,6 +248,11 @@ def finetune(options: FinetuneOptions) -> int:
         raise InputError("--network cnn: the heads of pairs are for MASSA; leave the option out")
     if paired and options.trajectory:
         raise InputError("--trajectory: followed are tasks of single proteins; leave the option out")
+    if options.embedder != "physchem":
+        if paired or cnn:
+            raise InputError("--embedder: for MASSA on tasks of single proteins; leave the option out")
+        if not Path(options.embedder).is_file():
+            raise InputError(f"--embedder {options.embedder}: no such file; give physchem, or a checkpoint of ESM-2")
     if options.trajectory < 0 or options.trajectory == 1:
         raise InputError(f"--trajectory {options.trajectory}: give at least 2 proteins, or 0 for none")
     if paired and options.kind == "residue_classes":
@@ -255,6 +263,7 @@ def finetune(options: FinetuneOptions) -> int:
         folder=None if options.folder is None else str(options.folder),
         kind=None if options.kind == "auto" else options.kind,
         weights=None if cnn or options.weights == "none" else options.weights,
+        reads=None if options.embedder == "physchem" else options.embedder,
         share=options.share,
         **({"model": CNNConfig()} if cnn else {} if options.weights != "none" else {"model": _small()}),
     )
@@ -415,6 +424,8 @@ class PredictOptions(Compute):
     one table with the columns sequence, and smiles or sequence2."""
     weights: Annotated[Path, tyro.conf.arg(metavar="RUN|FILE")] = Path("jaxprot-out")
     """Folder of `massa finetune`, or its best.safetensors."""
+    embedder: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Checkpoint of ESM-2 that the weights were trained with, if it has been moved."""
 
 
 def predict(options: PredictOptions) -> int:
@@ -439,7 +450,7 @@ def predict(options: PredictOptions) -> int:
     proteins = read_all(tuple(map(str, options.inputs)), None, failed)
     if not proteins:
         raise InputError("\n".join(failed.values()))
-    predictor = trained.load(options.weights)
+    predictor = trained.load(options.weights, options.embedder)
     begin = time.perf_counter()
     long = _long([protein.sequence for protein in proteins], predictor.task["longest"])
     if long:

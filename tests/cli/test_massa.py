@@ -105,6 +105,8 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
         (["interactions"], "0 tables; give that of the proteins and that of the pairs"),
         (["interactions", "absent.csv", "e.csv"], "absent.csv: no such file"),
         (["interactions", "p.csv", "e.csv", "--epochs", "0"], "--epochs must be at least 1"),
+        (["finetune", "x.csv", "--embedder", "absent.pt"], "--embedder absent.pt: no such file; give physchem"),
+        (["finetune", "kinase", "--embedder", "x.pt"], "--embedder: for MASSA on tasks of single proteins"),
         (["finetune", "kinase", "--network", "cnn"], "the heads of pairs are for MASSA"),
     ],
 )

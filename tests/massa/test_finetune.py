@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxprot.core.errors import InputError
+from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.massa import weights
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.model import MASSA
@@ -16,6 +16,7 @@ from jaxprot.massa.tasks.finetune import FinetuneTask
 from jaxprot.train.loop import fit
 from jaxprot.train.parallel import Parallel
 from jaxprot.train.task import OptimConfig, TrainConfig
+from jaxprot.weights import portable
 
 SMALL = MASSAConfig(
     seq_dim=49, max_length=64, width=16, convolutions=1, kernel=3, vectors=2, layers=1, neighbours=4, fusion_layers=1,
@@ -87,6 +88,62 @@ def test_training_goes_on_from_a_backbone(tmp_path):
     weights.save(path, other, weights.module.flatten(nnx.to_pure_dict(nnx.state(wrong))))
     with pytest.raises(InputError, match="reads 8 channels, the embedder physchem has 49"):
         FinetuneTask(table=source, weights=str(path)).build(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory):
+    """A file of a small ESM-2 of random weights."""
+    from jaxprot.esm2 import weights as stored
+    from jaxprot.esm2.config import ESM2Config
+
+    cfg, rng = ESM2Config(layers=1, width=8, heads=2), np.random.default_rng(0)
+    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in stored.shapes(cfg).items()}
+    path = tmp_path_factory.mktemp("esm2") / "small.safetensors"
+    portable.save(path, tensors, {"system": "esm2", "config": dataclasses.asdict(cfg)})
+    return path
+
+
+def test_embeddings_of_a_language_model_are_read_and_computed_once(tmp_path, language):
+    source = table(tmp_path / "t.csv", "classes", 12)
+    task = FinetuneTask(table=source, model=SMALL, reads=str(language))
+    found = task.rows(np.array([3, 1, 3]), 64)
+    assert found.seq.shape == (3, 64, 8)
+    for place, row in enumerate((3, 1, 3)):
+        (alone,) = task.embedder.embed([task.data.sequences[row]])
+        np.testing.assert_allclose(found.seq[place, : len(alone)], alone, atol=1e-4)
+    task.embedder.embed = None  # whatever is asked again is not computed again
+    np.testing.assert_array_equal(task.rows(np.array([1]), 64).seq[0], found.seq[1])
+    with pytest.raises(TypeError):
+        task.rows(np.array([0]), 64)
+    assert task.header()["config"]["seq_dim"] == 8
+    with pytest.raises(ValueError, match="the convolutional network reads letters"):
+        FinetuneTask(table=source, model=CNNConfig(), reads=str(language))
+
+
+def test_predictions_read_what_was_trained_on(tmp_path, language):
+    from jaxprot.massa.tasks import predict
+    from jaxprot.weights import module
+
+    task = FinetuneTask(table=table(tmp_path / "t.csv", "regression", 12), model=SMALL, reads=str(language), hidden=4)
+    net = task.build(jax.random.key(0))
+    path = tmp_path / "best.safetensors"
+    portable.save(path, module.flatten(nnx.to_pure_dict(nnx.state(net, nnx.Param))), task.header())
+    predictor, rows = predict.load(path), np.arange(5)
+    found, _ = task.predict(lambda seq, mask: net(seq, mask), rows)
+    np.testing.assert_allclose(predictor.predict([task.data.sequences[row] for row in rows]), found, atol=1e-4)
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(language.read_bytes())
+    assert predict.load(path, moved).embedder.dim == 8
+    with pytest.raises(InputError, match="absent.pt: no such file, and .* reads embeddings of it"):
+        predict.load(path, tmp_path / "absent.pt")
+    moved.write_bytes(language.read_bytes()[:-4] + b"0000")
+    with pytest.raises(CheckpointError, match="not the checkpoint that"):
+        predict.load(path, moved)
+    plain = dataclasses.replace(task, reads=None)
+    other = plain.build(jax.random.key(0))
+    portable.save(path, module.flatten(nnx.to_pure_dict(nnx.state(other, nnx.Param))), plain.header())
+    with pytest.raises(InputError, match="these weights read no embeddings"):
+        predict.load(path, language)
 
 
 def test_a_share_of_the_rows(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxprot.core.buckets import bucket_length, pad_to
 from jaxprot.core.errors import InputError
+from jaxprot.esm2 import predict as esm2
+from jaxprot.io.outputs import sha256
 from jaxprot.massa import losses, weights
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import Embedder, PhysicoChemical
@@ -32,6 +35,8 @@ from jaxprot.massa.tasks.tables import BENCHMARKS, IGNORE, Kind, Table, read_tas
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 from jaxprot.weights import registry
+
+_MEMORY = 2 << 30  # bytes of embeddings that are kept
 
 
 class Labelled(NamedTuple):
@@ -110,6 +115,8 @@ class FinetuneTask:
       kind: of the labels of a csv file, if they do not tell.
       model: sizes of MASSA, or of the baseline network; those of `weights` replace them.
       weights: of the backbone to start from, a file or a registered name; None trains from scratch.
+      reads: checkpoint of ESM-2 whose embeddings the backbone reads; None for physico-chemical rows. From scratch the
+        backbone gets as many input channels as these have.
       hidden: width of the head.
       items: padded residues of a batch.
       longest: residues; of longer sequences only so many first ones are read, as published.
@@ -124,6 +131,7 @@ class FinetuneTask:
     kind: Kind | None = None
     model: MASSAConfig | CNNConfig = MASSAConfig()
     weights: str | None = None
+    reads: str | None = None
     hidden: int = 128
     items: int = 4096
     longest: int = 512
@@ -135,6 +143,8 @@ class FinetuneTask:
     def __post_init__(self):
         if not 0 < self.share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
+        if self.reads is not None and not isinstance(self.model, MASSAConfig):
+            raise ValueError("embeddings are read by MASSA; the convolutional network reads letters")
 
     def files(self) -> tuple[str, ...]:
         """Data files."""
@@ -163,7 +173,24 @@ class FinetuneTask:
     @functools.cached_property
     def embedder(self) -> Embedder:
         """Of the letters: one-hot for the baseline."""
-        return PhysicoChemical()
+        return PhysicoChemical() if self.reads is None else esm2.load(self.reads)
+
+    @functools.cached_property
+    def _kept(self) -> dict[int, np.ndarray]:
+        """Embeddings of rows that were computed before."""
+        return {}
+
+    def _embed(self, rows: np.ndarray) -> list[np.ndarray]:
+        """(L, c) of each row; those of a network are computed once, as far as memory is granted."""
+        numbers = [int(row) for row in rows]
+        missing = [row for row in dict.fromkeys(numbers) if row not in self._kept]
+        found = self.embedder.embed([self.data.sequences[row][: self.longest] for row in missing]) if missing else []
+        new = dict(zip(missing, found, strict=True))
+        out = [new[row] if row in new else self._kept[row] for row in numbers]
+        mean = sum(len(self.data.sequences[row][: self.longest]) for row in missing) * 4 * self.embedder.dim
+        if self.reads is not None and len(self._kept) * mean < _MEMORY * max(1, len(missing)):
+            self._kept.update(new)
+        return out
 
     @functools.cached_property
     def _batches(self) -> BucketBatches:
@@ -178,18 +205,25 @@ class FinetuneTask:
             "config": dataclasses.asdict(self._sizes()[0]),
             "task": {
                 "name": table.name, "kind": table.kind, "classes": table.classes, "class_names": table.class_names,
-                "hidden": self.hidden, "scale": self.scale, "longest": self.longest,
+                "hidden": self.hidden, "scale": self.scale, "longest": self.longest, "reads": self._told_reads(),
             },
         }  # fmt: skip
 
+    def _told_reads(self) -> dict[str, Any] | None:
+        if self.reads is None:
+            return None
+        return {"file": os.path.abspath(self.reads), "sha256": sha256(Path(self.reads)), "channels": self.embedder.dim}
+
     def _sizes(self) -> tuple[MASSAConfig | CNNConfig, dict[str, np.ndarray] | None]:
         if self.weights is None:
+            if self.reads is not None:
+                return dataclasses.replace(self.model, seq_dim=self.embedder.dim), None
             return self.model, None
         read = weights.read(registry.resolve(self.weights, "massa")[0])
         if read.config.seq_dim != self.embedder.dim:
             raise InputError(
                 f"{self.weights}: reads {read.config.seq_dim} channels, the embedder {self.embedder.name} has "
-                f"{self.embedder.dim}"
+                f"{self.embedder.dim}; give weights that read these, or none to train from scratch"
             )
         return read.config, read.tensors
 
@@ -213,8 +247,7 @@ class FinetuneTask:
     def rows(self, rows: np.ndarray, length: int) -> Labelled:
         """Padded rows of the table."""
         table, wide = self.data, isinstance(self.model, MASSAConfig) or self.weights is not None
-        sequences = [table.sequences[row][: self.longest] for row in rows]
-        found = self.embedder.embed(sequences)
+        found = self._embed(rows)
         seq = np.stack([pad_to(one if wide else one[:, : CNNConfig().inputs], length) for one in found])
         mask = np.stack([pad_to(np.ones(len(one), bool), length) for one in found])
         if table.kind == "residue_classes":

@@ -50,6 +50,8 @@ class PairTask(FinetuneTask):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.reads is not None:
+            raise ValueError("the networks of pairs read physico-chemical rows; embeddings are for single proteins")
         if not isinstance(self.model, MASSAConfig):
             raise ValueError("the heads of pairs are for MASSA; the convolutional network has none")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,8 +12,11 @@ import numpy as np
 from flax import nnx
 
 from jaxprot.core.buckets import pad_to
+from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.esm2 import predict as esm2
+from jaxprot.io.outputs import sha256
 from jaxprot.massa.config import MASSAConfig
-from jaxprot.massa.embedders import PhysicoChemical, check_letters
+from jaxprot.massa.embedders import Embedder, PhysicoChemical, check_letters
 from jaxprot.massa.tasks import saved
 from jaxprot.massa.tasks.cnn import CNNConfig
 from jaxprot.massa.tasks.finetune import FinetuneTask, TaskNetwork, _padded
@@ -28,18 +32,24 @@ class TaskPredictor:
     Args:
       module: the network.
       task: of the weights' header: kind, classes, class_names, scale and longest.
+      embedder: what the network reads; physico-chemical rows if not given.
 
     Attributes:
       kind: of the task.
       class_names: texts of the classes; empty where classes are numbers.
     """
 
-    def __init__(self, module: TaskNetwork, task: dict[str, Any]):
+    def __init__(self, module: TaskNetwork, task: dict[str, Any], embedder: Embedder | None = None):
         self.module, self.task = module, task
         self.kind, self.class_names = task["kind"], tuple(task.get("class_names", ()))
         graphdef, leaves = nnx.split(module)
         wide = isinstance(module.cfg, MASSAConfig)
-        self._channels = PhysicoChemical.dim if wide else module.cfg.inputs
+        self.embedder = embedder or PhysicoChemical()
+        self._channels = self.embedder.dim if wide else module.cfg.inputs
+        if wide and module.cfg.seq_dim != self.embedder.dim:
+            raise InputError(
+                f"{self.embedder.name} gives {self.embedder.dim} channels, the weights read {module.cfg.seq_dim}"
+            )
         apply = lambda leaves, seq, mask: nnx.merge(graphdef, leaves)(seq, mask)  # noqa: E731
         vectors = lambda leaves, seq, mask: nnx.merge(graphdef, leaves).vectors(seq, mask)  # noqa: E731
         residues = lambda leaves, seq, mask: nnx.merge(graphdef, leaves).features(seq, mask)  # noqa: E731
@@ -77,13 +87,12 @@ class TaskPredictor:
             rows = np.flatnonzero(sizes == size)
             count = max(1, min(64, _ITEMS // int(size)))
             for start in range(0, len(rows), count):
-                part = np.resize(rows[start : start + count], count)
-                found = PhysicoChemical().embed([texts[row] for row in part])
+                chosen = rows[start : start + count]
+                embedded = self.embedder.embed([texts[row] for row in chosen])
+                found = [embedded[i % len(chosen)] for i in range(count)]  # one shape, one program
                 seq = np.stack([pad_to(one[:, : self._channels], int(size)) for one in found])
                 mask = np.stack([pad_to(np.ones(len(one), bool), int(size)) for one in found])
-                for row, one in zip(
-                    rows[start : start + count], np.asarray(function(self._leaves, seq, mask)), strict=False
-                ):
+                for row, one in zip(chosen, np.asarray(function(self._leaves, seq, mask)), strict=False):
                     out[row] = one
         return out
 
@@ -100,15 +109,16 @@ def evaluate(predictor: TaskPredictor, task: FinetuneTask) -> dict[str, tuple[np
     }
 
 
-def load(path: str | os.PathLike) -> TaskPredictor:
+def load(path: str | os.PathLike, embedder: str | os.PathLike | None = None) -> TaskPredictor:
     """The predictor of a run of fine-tuning, or of its exported weights.
 
     Args:
       path: `best.safetensors`, or the folder that holds it.
+      embedder: checkpoint of ESM-2 that the network was trained with; where it was by default.
 
     Raises:
-      InputError: no such file.
-      CheckpointError: weights of something else.
+      InputError: no such file, or an embedder for weights that read none.
+      CheckpointError: weights of something else, or an embedder that is not that of the training.
     """
 
     def build(header: dict[str, Any]) -> module.Blueprint:
@@ -117,4 +127,23 @@ def load(path: str | os.PathLike) -> TaskPredictor:
         outputs, per_residue = max(1, task["classes"]), task["kind"] == "residue_classes"
         return module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], rngs=rngs))
 
-    return TaskPredictor(*saved.assemble(path, tuple(_CONFIGS), build, "a fine-tuned network"))
+    net, task = saved.assemble(path, tuple(_CONFIGS), build, "a fine-tuned network")
+    return TaskPredictor(net, task, _embedder(path, task.get("reads"), embedder))
+
+
+def _embedder(
+    path: str | os.PathLike, reads: dict[str, Any] | None, given: str | os.PathLike | None
+) -> Embedder | None:
+    if reads is None:
+        if given is not None:
+            raise InputError(f"{path}: these weights read no embeddings; leave {given} out")
+        return None
+    file = Path(reads["file"] if given is None else given)
+    if not file.is_file():
+        raise InputError(
+            f"{file}: no such file, and {path} reads embeddings of it (SHA-256 {reads['sha256'][:12]}...); name it by "
+            "--embedder"
+        )
+    if sha256(file) != reads["sha256"]:
+        raise CheckpointError(f"{file}: not the checkpoint that {path} was trained with; name that one by --embedder")
+    return esm2.load(file)
