@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+_UNROLL = 4
+
 
 class Table(NamedTuple):
     """Neighbours by slot; without one slot j is atom j.
@@ -182,7 +184,9 @@ def _carry_einsum(weight: Array, vec: Array) -> Array:
 
 def _loop(length: int, part: Callable[[Array], Array]) -> Array:
     """part(0) + ... + part(length - 1)."""
-    return lax.fori_loop(1, length, lambda j, so_far: so_far + part(j), part(jnp.int32(0)))
+    add = lambda j, so_far: so_far + part(j)  # noqa: E731
+    # Some at a time, so that the sum so far is read and written less often.
+    return lax.fori_loop(1, length, add, part(jnp.int32(0)), unroll=max(1, min(_UNROLL, length - 1)))
 
 
 def _at(x: Array, j: Array, axis: int) -> Array:
