@@ -46,3 +46,17 @@ def test_sizes_that_do_not_agree(tmp_path):
     with pytest.raises(ValueError, match="do not agree"):
         transfer.task_map(DISTANCES, ["a", "b", "c"], tmp_path / "m.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_way_of_features(tmp_path):
+    steps, there = np.arange(5) * 10, np.arange(5.0)
+    path = tmp_path / "way.png"
+    transfer.trajectory(steps, there, there[::-1], path)
+    plain = path.read_bytes()
+    transfer.trajectory(
+        steps, there, there[::-1], path, score=np.array([np.nan, 0.1, 0.2, 0.3, 0.2]), metric="accuracy"
+    )
+    assert plain[:4] == b"\x89PNG" and path.read_bytes() != plain
+    for wrong in ((steps, there[:4], there), (steps[:1], there[:1], there[:1])):
+        with pytest.raises(ValueError, match="do not agree"):
+            transfer.trajectory(*wrong, path)
