@@ -387,10 +387,12 @@ def _check_files(task: Any) -> None:
     import numpy as np
 
     from jaxprot.cryostar import checks
+    from jaxprot.cryostar.conformation import check_low_pass
 
     checks.check_stack(task.stack)
     side, pixel = int(np.median(task.stack.side)), float(np.median(task.stack.pixel_size))
     if side:
+        check_low_pass(task.low_pass, side * pixel)
         checks.check_reference(task.beads, side, pixel)
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _RESIDENT = 4e9  # bytes of images up to which they are kept on the device
 _CHUNK = 256  # images at once where the whole set is passed through
 _SETTLED = 1e-3  # Å², mean squared displacement below which the initialisation ends
-_SHELLS = 3  # frequencies along an axis, at least, that a low-pass filter must leave
+_SHELLS = 2  # frequencies along an axis, at least, that a low-pass filter must leave
 _REMEMBERED = 20  # steps over which that mean is taken
 
 
@@ -311,13 +311,7 @@ class ConformationTask:
     def optics(self) -> Optics:
         """What images are compared by."""
         held = self.prepared
-        if self.low_pass is not None and self.low_pass <= 0:
-            raise InputError(f"low_pass {self.low_pass}: give Å, or none")
-        if self.low_pass is not None and self.low_pass > held.side * held.pixel / _SHELLS:
-            raise InputError(
-                f"low_pass {self.low_pass:g} Å: images {held.side * held.pixel:.0f} Å wide have fewer than {_SHELLS} "
-                f"frequencies below it; give at most {held.side * held.pixel / _SHELLS:.0f} Å"
-            )
+        check_low_pass(self.low_pass, held.side * held.pixel)
         return Optics(held.side, held.pixel, self.ctf, self.low_pass, self.mask, self.shift)
 
     @functools.cached_property
@@ -459,6 +453,19 @@ class ConformationTask:
             return figures
 
         return evaluate
+
+
+def check_low_pass(low_pass: float | None, width: float) -> None:
+    """Raises InputError for a limit in Å that is none, or that leaves next to nothing of images `width` Å wide."""
+    if low_pass is None:
+        return
+    if not low_pass > 0:
+        raise InputError(f"low_pass {low_pass}: give Å, or none")
+    if low_pass > width / _SHELLS:
+        raise InputError(
+            f"low_pass {low_pass:g} Å: images {width:.0f} Å wide have fewer than {_SHELLS} frequencies below it; give "
+            f"at most {width / _SHELLS:.0f} Å"
+        )
 
 
 def _chunks(n: int) -> list[np.ndarray]:

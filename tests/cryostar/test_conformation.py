@@ -21,9 +21,9 @@ from jaxprot.weights.module import flatten
 
 def test_a_low_pass_that_leaves_nothing_is_refused(run):
     task = read_config(run / "config.yaml").task
-    with pytest.raises(InputError, match="give at most 16 Å"):
-        dataclasses.replace(task, low_pass=16.5).optics  # noqa: B018
-    assert dataclasses.replace(task, low_pass=15.5).optics.low_pass == 15.5
+    with pytest.raises(InputError, match="give at most 24 Å"):
+        dataclasses.replace(task, low_pass=24.5).optics  # noqa: B018
+    assert dataclasses.replace(task, low_pass=23.5).optics.low_pass == 23.5
 
 
 @pytest.fixture(scope="module")
