@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     options.start(options.Compute())
     particles, run = args.output / "particles", args.output / "run"
     os.environ["JAXPROT_1AKE"] = str(particles)
-    free = ("output", "steps", "density", "hidden")  # what may be changed for a run that goes on
+    free = ("output", "steps", "density")  # what may be changed for a run that goes on
     try:
         structures = read(args)
         keep_settings(args.output, {name: value for name, value in vars(args).items() if name not in free})
@@ -167,7 +167,12 @@ def main(argv: list[str] | None = None) -> int:
         (args.output / "figures.json").write_bytes((run / "analysis" / "truth.json").read_bytes())
         if args.density:
             chosen = ["--epochs", str(args.density), "--hidden", str(args.hidden)]
-            return jaxprot(["cryostar", "density", str(run), "--resume", *truth, *seed, *chosen])
+            made = run / "density" / "training" / "settings.json"
+            # A network of the latents of fewer steps is of no use any more.
+            old = made.exists() and made.stat().st_mtime < (run / "latents.npy").stat().st_mtime
+            return jaxprot(
+                ["cryostar", "density", str(run), "--overwrite" if old else "--resume", *truth, *seed, *chosen]
+            )
     except JaxprotError as error:
         parser.error(str(error))
     return 0

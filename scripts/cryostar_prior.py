@@ -82,7 +82,8 @@ def found_by(run: pathlib.Path, particles: pathlib.Path) -> dict[str, Any]:
 
     predictor = predict.load(run)
     latents = predictor.read_latents(run / "latents.npy")
-    true = truth.read_truth(particles / "truth.npz", predictor.beads, len(latents))
+    assert predictor.task is not None
+    true = truth.read_truth(particles / "truth.npz", predictor.beads, predictor.task.stack)
     return truth.conformations(predictor.decode(latents), latents, predictor.beads, true)
 
 

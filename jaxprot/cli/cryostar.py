@@ -173,6 +173,12 @@ def fit(options: FitOptions) -> int:
     Ctrl-C save and end the run; --resume goes on. Next: `jaxprot cryostar analyze DIR`, `jaxprot cryostar density DIR`.
     """
     folders = [options.output / f"half{half}" for half in (1, 2)] if options.half_sets else [options.output]
+    others = [options.output] if options.half_sets else [options.output / f"half{half}" for half in (1, 2)]
+    for other in others:
+        if (other / "config.yaml").is_file():
+            raise InputError(
+                f"{other}: a run lies there already; half sets and a run on all particles take two folders"
+            )
     for number, run in enumerate(folders):
         code = _fit(options, run, number + 1 if options.half_sets else 0)
         if code is not None:
@@ -216,10 +222,9 @@ def _fit(options: FitOptions, run: Path, subset: int) -> int | None:
             _check(task)
         if options.overwrite:  # only now: what is found wrong so far costs no trained network
             forget(run)
-            for name in ("analysis", "density"):
-                if (run / name).is_dir():
-                    print(f"jaxprot: warning: {run / name} is of the earlier run; make it anew (--overwrite)",
-                          file=sys.stderr)  # fmt: skip
+            for old in (options.output / "analysis", options.output / "density"):
+                if old.is_dir() and subset < 2:
+                    print(f"jaxprot: warning: {old} is of the earlier run; make it anew (--overwrite)", file=sys.stderr)
     header = {"system": "cryostar", "config": dataclasses.asdict(task.model)}
     note = Note(_told(options, cfg), run, cfg, parallel, resumed, options.experiment, "cryostar fit")
 

@@ -1,9 +1,11 @@
 """`jaxprot cryostar analyze|density|export`: what is made of a run."""
 
+import collections
 import dataclasses
 import hashlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,12 +62,13 @@ def analyze(options: AnalyzeOptions) -> int:
     for name in ("reference", "latents", "particles"):
         if getattr(options, name) is not None:
             raise InputError(f"--{name} goes with a file of weights; {options.run} is a folder, which tells its own")
-    halves = [path for path in (options.run / "half1", options.run / "half2") if (path / "config.yaml").is_file()]
-    found = {}
-    for run in halves or [options.run]:
-        home = (options.output or options.run / "analysis") / (run.name if halves else "")
+    runs, found, base = _runs(options.run), {}, options.output or options.run / "analysis"
+    homes = [base / run.name for run in runs] if runs != [options.run] else [base]
+    for home in (base, *homes):
+        _own_folder(home, "training/settings.json")
+    for run, home in zip(runs, homes, strict=True):
         found[run.name] = _analyzed(options, run, home)
-    if len(halves) == 2:
+    if len(runs) == 2:
         _compare(found, options.output or options.run / "analysis")
     return 0
 
@@ -88,7 +91,7 @@ def _analyzed(options: AnalyzeOptions, run: Path, home: Path) -> tuple[Any, Any]
     stack = None if predictor.task is None else predictor.task.stack
     if options.particles is not None:
         stack = read_particles(options.particles, check_images=False)
-    true = _truth(options.truth, predictor, len(latents))
+    true = _truth(options.truth, predictor, len(latents) if stack is None else stack)
     result = Heterogeneity.of(
         latents,
         predictor.decode,
@@ -115,16 +118,42 @@ def _analyzed(options: AnalyzeOptions, run: Path, home: Path) -> tuple[Any, Any]
     return predictor, result
 
 
-def _truth(path: Path | None, predictor: Any, particles: int) -> Any:
-    """The truth of a run's particles, of its half where it has one; None without a file."""
+def _truth(path: Path | None, predictor: Any, stack: Any) -> Any:
+    """The truth of particles; None without a file."""
     from jaxprot.cryostar.truth import read_truth
 
     if path is None:
         return None
-    if predictor.task is None or not predictor.task.subset:
-        return read_truth(path, predictor.beads, particles)
-    whole = dataclasses.replace(predictor.task, subset=0).stack
-    return read_truth(path, predictor.beads, len(whole)).select(predictor.task.chosen(whole))
+    task = predictor.task
+    if task is None or not task.subset:
+        return read_truth(path, predictor.beads, stack)
+    whole = dataclasses.replace(task, subset=0).stack  # a truth without poses is of all particles
+    return read_truth(path, predictor.beads, whole).select(task.chosen(whole))
+
+
+def _runs(given: Path) -> list[Path]:
+    """The folder of a run, or those of two half sets.
+
+    Raises:
+      InputError: both are there.
+    """
+    halves = [path for path in (given / "half1", given / "half2") if (path / "config.yaml").is_file()]
+    if halves and (given / "config.yaml").is_file():
+        raise InputError(f"{given}: holds a run and runs on half sets; give {given}/half1, or move these elsewhere")
+    return halves or [given]
+
+
+def _own_folder(home: Path, strange: str) -> None:
+    """Refuses a folder of results that is that of something else.
+
+    Args:
+      home: the folder.
+      strange: a file that only the other kind of results has.
+    """
+    for name in ("config.yaml", strange):
+        if (home / name).is_file():
+            kind = "a run" if name == "config.yaml" else "other results"
+            raise InputError(f"{home}: holds {kind} ({name}); give another folder with -o")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,21 +212,21 @@ def density(options: DensityOptions) -> int:
     """
     if options.run is None:
         raise InputError("give the folder of a run (jaxprot cryostar fit)")
-    halves = [path for path in (options.run / "half1", options.run / "half2") if (path / "config.yaml").is_file()]
-    if len(halves) == 2 and options.encoder:
+    runs, found, home = _runs(options.run), [], options.output or options.run / "density"
+    if len(runs) == 2 and options.encoder:
         raise InputError(
             f"{options.run}: --encoder has no conformations by which the two halves' maps could be matched; give "
-            f"{halves[0]} and {halves[1]} one after the other"
+            f"{runs[0]} and {runs[1]} one after the other"
         )
-    home, found = options.output or options.run / "density", []
-    if home.resolve() in (options.run.resolve(), *(half.resolve() for half in halves)):
-        raise InputError(f"{home}: is the run's own folder; give another one for its densities")
-    for run in halves or [options.run]:
-        one = _reconstructed(options, run, home / run.name if halves else home)
+    homes = [home / run.name for run in runs] if runs != [options.run] else [home]
+    for one in (home, *homes):
+        _own_folder(one, "analysis.json")
+    for run, folder in zip(runs, homes, strict=True):
+        one = _reconstructed(options, run, folder)
         if isinstance(one, int):
             return one
         found.append(one)
-    if len(halves) == 2:
+    if len(runs) == 2:
         _half_maps(options, found, home)
     return 0
 
@@ -209,18 +238,17 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
     from jaxprot.cryostar import maps, predict, truth
     from jaxprot.cryostar.landscape import analyse, check_sizes
     from jaxprot.cryostar.results import Heterogeneity, clear_maps, write_landscape, write_models, write_views
-    from jaxprot.io.maps import write_map
     from jaxprot.io.outputs import RunDirectory
     from jaxprot.io.tables import write_table
 
     begin = time.perf_counter()
-    if not options.resume:
+    if not (options.resume and (home / "training" / "settings.json").is_file()):
         RunDirectory(home, options.overwrite)
     check_sizes(options.components, options.points, options.clusters)
     fresh = options.overwrite and not options.resume
     predictor = predict.load(run)
     given = None if options.encoder else predictor.read_latents(run / "latents.npy")
-    true = _truth(options.truth, predictor, len(predictor.task.stack))  # type: ignore[union-attr]
+    true = _truth(options.truth, predictor, predictor.task.stack)  # type: ignore[union-attr]
     with counted("images") as progress:
         cfg = maps.settings(
             predictor,
@@ -260,21 +288,30 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
         result = Heterogeneity.of(latents, predictor.decode, beads, **sizes, seed=options.seed)
         found = result.landscape
     choice, pixel = maps.chosen(found), cfg.task.data.pixel
-    volumes = []
-    for name, row in zip(choice.names, choice.rows, strict=True):
-        volumes.append(maps.volume_of(net, latents[row], pixel, name))
-        write_map(volumes[-1], home / f"{name}.mrc")
-    told = ""
+    fits, models, volumes = [], None, _volumes(net, latents, choice, pixel, home)
     if result is not None:
         for axis, frames in enumerate(result.paths):
             write_models(frames, beads, home / f"pca-{axis + 1}.pdb", result.mobility)
         write_models(result.centres, beads, home / "kmeans.pdb", result.mobility)
-        models = np.concatenate([result.centres, *result.paths])
-        fits = [maps.map_model(one, xyz, beads.electrons) for one, xyz in zip(volumes, models, strict=True)]
+        models = iter(np.concatenate([result.centres, *result.paths]))
+
+    def looked_at() -> Iterator[Any]:
+        """The maps, one in memory at a time, each compared with its model on the way."""
+        for volume in volumes:
+            if models is not None:
+                fits.append(maps.map_model(volume, next(models), beads.electrons))
+            yield volume
+
+    compared = None
+    if true is None:
+        collections.deque(looked_at(), maxlen=0)
+    else:
+        compared = truth.maps(looked_at(), choice.rows, true, beads.electrons, options.mask)
+    told = ""
+    if fits:
         _write_fits(fits, home, "", "fsc_0.5_angstrom", options.format)
         told = f"; map-model FSC 0.5: {maps.best(fits)} (resolution.csv)"
-    if true is not None:
-        compared = truth.maps(volumes, choice.rows, true, beads.electrons)
+    if compared is not None:
         write_table(maps.table(compared.fits), home / "true_fsc", options.format)
         write_table(compared.table(), home / "true_resolution", options.format)
         told += (
@@ -283,10 +320,21 @@ def _reconstructed(options: DensityOptions, run: Path, home: Path) -> Any:
             "(true_resolution.csv)"
         )
     write_views(home)
-    inputs = [run / "best.safetensors", run / "latents.npy"]
+    inputs = [run / "best.safetensors", *([] if given is None else [run / "latents.npy"])]
     record(options, home, "cryostar density", inputs=inputs, timings={"total": time.perf_counter() - begin})
-    print(f"{home}: {len(volumes)} maps{told}")
+    print(f"{home}: {len(choice.names)} maps{told}")
     return net, predictor, latents, choice, pixel
+
+
+def _volumes(net: Any, latents: Any, choice: Any, pixel: float, home: Path) -> Iterator[Any]:
+    """Maps of the chosen particles, each written when it is made."""
+    from jaxprot.cryostar import maps
+    from jaxprot.io.maps import write_map
+
+    for name, row in zip(choice.names, choice.rows, strict=True):
+        volume = maps.volume_of(net, latents[row], pixel, name)
+        write_map(volume, home / f"{name}.mrc")
+        yield volume
 
 
 def _trained(options: DensityOptions, run: Path, home: Path, cfg: Any, latents: Any) -> Any:

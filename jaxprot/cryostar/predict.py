@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.cryostar import weights
-from jaxprot.cryostar.config import VAEConfig
+from jaxprot.cryostar.config import DensityConfig, VAEConfig
 from jaxprot.cryostar.conformation import ConformationTask
 from jaxprot.cryostar.gmm import Beads, beads_of
 from jaxprot.cryostar.model import VAE, along_modes, displaced
@@ -113,6 +113,19 @@ class Predictor:
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.save(file, found)
         return found
+
+
+def _exportable(density: pathlib.Path, cfg: DensityConfig, latents: np.ndarray) -> bool:
+    """Whether the published code can read a density network beside these latents; why not is logged."""
+    if cfg.encoder or cfg.net == "cryoai":
+        why = (
+            "its latents are those of an encoder of its own"
+            if cfg.encoder
+            else "no published layout of cryoai is known"
+        )
+        log.warning("%s: left out: %s", density, why)
+        return False
+    return not _stale(density, latents)
 
 
 def _stale(density: pathlib.Path, latents: np.ndarray) -> bool:
@@ -218,8 +231,8 @@ def export_official(run: str | os.PathLike, folder: str | os.PathLike) -> list[s
     with atomic_path(folder / "z.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, latents)
     density = run / "density" / "training" / "best.safetensors"
-    if density.is_file() and not _stale(density, latents):
-        found, tensors, _ = weights.read(density)
+    found, tensors, _ = weights.read(density) if density.is_file() else (None, None, None)
+    if isinstance(found, DensityConfig) and _exportable(density, found, latents):
         weights.export_official(folder / "density_ckpt.pt", found, tensors)
         written.append("density_ckpt.pt")
     return written

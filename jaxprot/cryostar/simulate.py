@@ -492,6 +492,7 @@ def write_simulation(
         np.savez_compressed(
             temporary,
             frame=simulated.frame,
+            angles=simulated.angles,
             path_ca=ensemble.frames,
             amplitudes=beads.electrons,
             res_name=beads.res_name,

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxprot.core import metrics
 from jaxprot.core.errors import InputError
+from jaxprot.core.particles import ParticleStack, rotations_from_euler
 from jaxprot.core.volume import Volume
 from jaxprot.cryostar import landscape
-from jaxprot.cryostar.gmm import Beads, pairs_of
+from jaxprot.cryostar.gmm import SIGMA, Beads, pairs_of
 from jaxprot.cryostar.losses import CLASH
 from jaxprot.cryostar.maps import Fit, map_model
+from jaxprot.ops.gaussians import SIGMA_FACTOR
 
 _CHUNK = 256  # conformations at once
 _RECALLED = 0.5  # Å within which a true conformation counts as found, after superposition
 _FRAMES = 50  # of the truth that maps are compared with
-_ENSEMBLE = 200  # found conformations that are superposed on each true one
+_ENSEMBLE = 5000  # found conformations, at most, that are superposed on each true one
+_SIDE = 64  # voxels to which maps are reduced to be compared with many conformations
+_SAME = 1e-3  # by which elements of two rotation matrices may differ
 
 
 class Truth(NamedTuple):
@@ -45,32 +51,41 @@ class Truth(NamedTuple):
         return self._replace(frame=self.frame[rows])
 
 
-def read_truth(path: str | os.PathLike, beads: Beads, particles: int) -> Truth:
+def read_truth(path: str | os.PathLike, beads: Beads, stack: ParticleStack | int) -> Truth:
     """The truth that `jaxprot cryostar simulate` writes (`truth.npz`).
 
     Residues are matched by chain, number and insertion code; where the file does not tell them, they are those of the
-    reference in its order.
+    reference in its order. Where it tells the poses, particles are matched by the numbers of their images and their
+    poses compared, so that some of the particles, or others of their order, have their own truth.
 
     Args:
       path: of the file.
       beads: of the reference.
-      particles: of the run.
+      stack: the particles, or how many there are.
 
     Raises:
       InputError: it cannot be read, or is of other particles or of another molecule.
     """
     path = pathlib.Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive: Any = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
             frame, frames = archive["frame"].astype(np.int64), archive["path_ca"].astype(np.float32)
             told = all(name in archive for name in ("chain", "resid", "icode"))
             names = [archive[name].tolist() for name in ("chain", "resid", "icode")] if told else None
-    except (OSError, KeyError, ValueError, EOFError) as error:
+            angles = archive["angles"] if "angles" in archive else None
+    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not the truth of a simulation ({error})") from error
-    if len(frame) != particles:
-        raise InputError(f"{path}: of {len(frame)} particles, and this run has {particles}")
-    if frames.ndim != 3 or frames.shape[2] != 3 or frame.min() < 0 or frame.max() >= len(frames):
-        raise InputError(f"{path}: conformations of shape {frames.shape}, and particles of conformation {frame.max()}")
+    lengths = {frames.shape[1] if frames.ndim == 3 else -1, *(len(one) for one in names or ())}
+    right = frame.ndim == 1 and len(frame) and frames.ndim == 3 and frames.shape[2] == 3 and len(lengths) == 1
+    if not right or frame.min() < 0 or frame.max() >= len(frames) or (angles is not None and len(angles) != len(frame)):
+        raise InputError(
+            f"{path}: not the truth of a simulation (particles {frame.shape}, conformations {frames.shape}, lists of "
+            f"residues of {sorted(lengths)})"
+        )
+    frame = frame[_rows(path, len(frame), angles, stack)]
     if names is None:
         if frames.shape[1] != len(beads):
             raise InputError(f"{path}: {frames.shape[1]} residues, and the reference has {len(beads)}")
@@ -96,24 +111,29 @@ def conformations(found: np.ndarray, latents: np.ndarray, beads: Beads, truth: T
       `particles`, `residues`; `rmsd_mean` and `rmsd_median` over particles (Å), `distance_mean` (Å) and `within_3` over
       all residues; `spearman`, the largest absolute rank correlation of one of the first three principal components of
       the latents with the number of the true conformation; `recall`, the share of true conformations that some found
-      one comes within 0.5 Å of after superposition, and `nearest_mean`, the mean of these smallest distances (Å);
+      one (of at most 5000, evenly chosen) comes within 0.5 Å of after superposition, and `nearest_mean`, the mean of
+      these smallest distances (Å);
       `bond_deviation` (Å) and `clashes`, see `geometry`; and under `reference` the distances of the reference, as if
       it were the conformation of every particle.
     """
     scores = landscape.pca(latents).project(latents)[:, :3]
-    rank = [abs(float(metrics.spearman(one, truth.frame.astype(float)))) for one in scores.T]
+    # A component that does not vary has no rank.
+    rank = np.nan_to_num([abs(float(metrics.spearman(one, truth.frame.astype(float)))) for one in scores.T])
     still = np.broadcast_to(beads.xyz[truth.own], (len(truth.frame), len(truth.own), 3))
-    nearest = nearest_after_superposition(found[:, truth.own], truth.path)
     return {
         "particles": len(truth.frame),
         "residues": len(truth.own),
         **distances(found[:, truth.own], truth),
-        "spearman": max(rank),
-        "recall": float((nearest < _RECALLED).mean()),
-        "nearest_mean": float(nearest.mean()),
+        "spearman": float(max(rank)),
+        **_recall(found[:, truth.own], truth),
         **geometry(found, beads),
-        "reference": distances(still, truth),
+        "reference": distances(still, truth) | _recall(still[:1], truth),
     }
+
+
+def _recall(found: np.ndarray, truth: Truth) -> dict[str, float]:
+    nearest = nearest_after_superposition(found, truth.path)
+    return {"recall": float((nearest < _RECALLED).mean()), "nearest_mean": float(nearest.mean())}
 
 
 def distances(found: np.ndarray, truth: Truth) -> dict[str, float]:
@@ -172,12 +192,35 @@ def geometry(frames: np.ndarray, beads: Beads) -> dict[str, float]:
     return {"bond_deviation": float(np.sqrt(squares / bonds)), "clashes": clashes / len(frames)}
 
 
+def _rows(path: pathlib.Path, count: int, angles: np.ndarray | None, stack: ParticleStack | int) -> np.ndarray:
+    """Row of the truth of each particle."""
+    particles = stack if isinstance(stack, int) else len(stack)
+    if angles is None or isinstance(stack, int) or stack.angles is None or stack.image_names is None:
+        if count != particles:
+            raise InputError(f"{path}: of {count} particles, and this run has {particles}")
+        return np.arange(count)
+    # Names are number@path, numbers from 1.
+    rows = np.array([int(name.partition("@")[0]) - 1 if "@" in name else 0 for name in stack.image_names.tolist()])
+    if rows.max() < count:
+        # Angles are compared as rotations: of one there are several triples.
+        mine, theirs = (rotations_from_euler(one) for one in (stack.angles, angles[rows]))
+        wrong = np.flatnonzero(np.abs(mine - theirs).max((1, 2)) > _SAME)
+        if len(wrong) == 0:
+            return rows
+        raise InputError(
+            f"{path}: of other particles: image {rows[wrong[0]] + 1} (row {wrong[0] + 1} of {stack.name}) has another "
+            "pose there; give the truth.npz of the same simulation"
+        )
+    raise InputError(f"{path}: of {count} particles, and {stack.name} names image {rows.max() + 1}")
+
+
 class MapTruth(NamedTuple):
     """Maps against the true conformations of the particles that they are of.
 
     Attributes:
       fits: agreement of each map with the density of its particle's true conformation.
-      nmse: (v,) squared difference from that density by its square, the map scaled to it by least squares.
+      nmse: (v,) squared difference from that density by its square, where both have the frequencies that are modelled
+        (of at most 64 voxels, without the mean), and the map is scaled by least squares.
       frame: (v,) true conformation of each particle.
       nearest: (v,) the true conformation, of those looked at, whose density each map agrees with best.
       off: (v,) Å, root mean square distance between the two conformations.
@@ -211,38 +254,56 @@ class MapTruth(NamedTuple):
         return float(metrics.spearman(self.nearest[some].astype(float), self.frame[some].astype(float)))
 
 
-def maps(volumes: Sequence[Volume], rows: np.ndarray, truth: Truth, electrons: np.ndarray) -> MapTruth:
-    """Compares maps with the densities of true conformations.
+def maps(
+    volumes: Iterable[Volume], rows: np.ndarray, truth: Truth, electrons: np.ndarray, mask: float = 1.0
+) -> MapTruth:
+    """Compares maps with the densities of true conformations, one map after the other.
 
     Args:
       volumes: (v) maps on one grid.
       rows: (v,) particle that each is of.
       truth: of the particles.
-      electrons: (N,) of the beads of the reference.
+      electrons: (N,) of the beads of the reference, drawn 2 Å wide as `simulate` does.
+      mask: radius of the frequencies that the maps have, 1 being the Nyquist frequency.
 
     Raises:
       InputError: no maps.
     """
-    if not len(volumes):
-        raise InputError("no maps to compare with the truth")
-    weight = np.asarray(electrons)[truth.own]
-    frame = truth.frame[rows]
+    weight, frame = np.asarray(electrons)[truth.own], truth.frame[rows]
     some = np.unique(np.linspace(0, len(truth.path) - 1, min(_FRAMES, len(truth.path))).astype(int))
-    sharp = 2 * float(volumes[0].voxel.max())
-    drawn = np.stack([landscape.drawn(volumes[0], truth.path[one], weight, sharp).ravel() for one in some])
-    centred = drawn - drawn.mean(1, keepdims=True)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    wide, densities = SIGMA / SIGMA_FACTOR, None
     fits, errors, nearest = [], [], []
     for volume, one in zip(volumes, frame, strict=True):
+
+        def density(number: int, grid: Volume = volume) -> np.ndarray:
+            return _reduced(landscape.drawn(grid, truth.path[number], weight, wide), mask)
+
+        if densities is None:
+            densities = np.stack([density(number) for number in some])
+            densities /= np.linalg.norm(densities, axis=1, keepdims=True)
         fits.append(map_model(volume, truth.path[one], weight))
-        data = np.asarray(volume.data, np.float32).ravel()
-        nearest.append(some[int((centred @ (data - data.mean())).argmax())])
-        true = landscape.drawn(volume, truth.path[one], weight, sharp).ravel().astype(np.float64)
+        data, true = _reduced(volume.data, mask), density(one)
+        nearest.append(some[int((densities @ data).argmax())])
         scale = float(data @ true) / max(float(data @ data), np.finfo(np.float64).tiny)
-        errors.append(float(metrics.nmse(true, scale * data.astype(np.float64))))
+        errors.append(float(metrics.nmse(true, scale * data)))
+    if not fits:
+        raise InputError("no maps to compare with the truth")
     found = np.array(nearest)
     off = np.sqrt(((truth.path[found] - truth.path[frame]) ** 2).sum(-1).mean(-1))
     return MapTruth(tuple(fits), np.array(errors), frame, found, off)
+
+
+def _reduced(data: np.ndarray, mask: float) -> np.ndarray:
+    """Voxels of a map with the frequencies within the mask alone, of at most 64 along an edge, without the mean."""
+    side = data.shape[0]
+    small = min(side, _SIDE)
+    start = side // 2 - small // 2
+    part = slice(start, start + small)
+    spectrum = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(np.asarray(data, np.float64))))[part, part, part]
+    line = np.arange(small) - small // 2
+    squared = sum(np.square(one) for one in np.meshgrid(line, line, line, indexing="ij", sparse=True))
+    spectrum = np.where((squared <= (mask * side / 2) ** 2) & (squared > 0), spectrum, 0)
+    return np.fft.ifftn(np.fft.ifftshift(spectrum)).real.ravel()
 
 
 def report(figures: dict[str, Any]) -> str:

@@ -141,8 +141,42 @@ def test_an_encoder_of_its_own(run, tmp_path, capsys):
     assert sum(len(read_particles(path, run.parent, check_images=False)) for path in stars) == 48
     assert (home / "landscape.png").stat().st_size > 1000 and not (home / "resolution.csv").exists()
     assert main([*words, "-o", str(run), "--overwrite"]) == 2
-    assert "is the run's own folder" in capsys.readouterr().err
+    assert "holds a run (config.yaml)" in capsys.readouterr().err
+    official = tmp_path / "official"
+    shutil.copytree(run, tmp_path / "whole" / "run")
+    shutil.copytree(home, tmp_path / "whole" / "run" / "density")
+    assert main(["cryostar", "export", str(tmp_path / "whole" / "run"), "-o", str(official)]) == 0
+    assert not (official / "density_ckpt.pt").exists() and (official / "ckpt.pt").exists()
     for half in ("half1", "half2"):
         shutil.copytree(run, tmp_path / half)
     assert main(["cryostar", "density", str(tmp_path), *SMALL, "--encoder", "-o", str(tmp_path / "b")]) == 2
     assert "no conformations by which" in capsys.readouterr().err
+
+
+def test_folders_of_something_else_are_left_alone(run, tmp_path, capsys):
+    """With --resume or --overwrite as well."""
+    other = shutil.copytree(run, tmp_path / "other")
+    np.save(other / "latents.npy", np.zeros((48, 3)))
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "clusters.csv").write_text("mine")
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "analysis.json").write_text("{}")
+    cases = (
+        ("density", other, "--resume", "holds a run"),
+        ("density", other, "--overwrite", "holds a run"),
+        ("analyze", other, "--overwrite", "holds a run"),
+        ("density", tmp_path / "kept", "--resume", "already"),
+        ("density", tmp_path / "analysis", "--overwrite", "holds other results (analysis.json)"),
+    )
+    for command, folder, how, message in cases:
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        more = SMALL if command == "density" else []
+        words = ["cryostar", command, str(run), "-o", str(folder), *more]
+        assert main([*words, how]) == 2
+        assert message in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    shutil.copytree(run, tmp_path / "both" / "half1")
+    shutil.copy(run / "config.yaml", tmp_path / "both")
+    for command in ("density", "analyze"):
+        assert main(["cryostar", command, str(tmp_path / "both")]) == 2
+        assert "holds a run and runs on half sets" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_files_of_a_simulation(ensemble, clean, tmp_path):
     truth = np.load(home / "truth.npz", allow_pickle=False)
     np.testing.assert_array_equal(truth["frame"], clean.frame)
     np.testing.assert_array_equal(truth["resid"], np.arange(1, 77))
-    assert set(truth) == {"frame", "path_ca", "amplitudes", "res_name", "resid", "icode", "chain"}
+    assert set(truth) == {"frame", "angles", "path_ca", "amplitudes", "res_name", "resid", "icode", "chain"}
     frames = read_trajectory(home / "ensemble.pdb").frames
     np.testing.assert_allclose(frames, ensemble.frames, atol=6e-4)
     with pytest.raises(OutputError, match="already holds"):
