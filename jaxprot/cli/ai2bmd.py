@@ -1,11 +1,9 @@
 """`jaxprot ai2bmd prepare|energy|fragment|simulate`."""
 
-import contextlib
 import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,25 +19,12 @@ from jaxprot.cli.options import (
     run_many,
     shared_devices,
     stems,
+    warnings_shown,
 )
 from jaxprot.core.errors import InputError
 
 _BEGIN = time.perf_counter()
 _Inputs = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="STRUCTURE...")]
-
-
-@contextlib.contextmanager
-def _warnings() -> Iterator[None]:
-    """Shows what is beyond a potential, or was left out, as lines on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logger = logging.getLogger("jaxprot")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +43,7 @@ class PrepareOptions(Compute):
     """Of the places where hydrogens begin."""
 
 
-@_warnings()
+@warnings_shown()
 def prepare(options: PrepareOptions) -> int:
     """Makes raw structures simulatable: missing atoms, hydrogens, ACE and NME caps, names (needs jaxprot[prepare]).
 
@@ -121,7 +106,7 @@ class EnergyOptions(PotentialOptions, StructureOptions):
     """Options of `ai2bmd energy`."""
 
 
-@_warnings()
+@warnings_shown()
 def energy(options: EnergyOptions) -> int:
     """Energies and forces of proteins with caps and hydrogens (`ai2bmd prepare` adds them).
 
@@ -219,7 +204,7 @@ class SimulateOptions(PotentialOptions):
     """Go on with the run in the output folder (a new one there, with --overwrite, removes it)."""
 
 
-@_warnings()
+@warnings_shown()
 def simulate(options: SimulateOptions) -> int:
     """Molecular dynamics of a protein (in vacuum, or with --solvent gb), restartable at any moment.
 

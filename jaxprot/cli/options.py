@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import logging
 import os
 import platform
 import sys
@@ -440,6 +441,20 @@ def report_failures(failed: dict[str, str], total: int, what: str = "structures"
         for path, message in failed.items():
             line = message if message.startswith(path) else f"{path}: {message}"
             print(f"  {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Shows what readers and models warn of as lines on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("jaxprot")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager

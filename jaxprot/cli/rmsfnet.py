@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from jaxprot.cli.options import Common, Compute, load, record, run_many
+from jaxprot.cli.options import Common, Compute, load, record, run_many, warnings_shown
 from jaxprot.core.errors import InputError
 
 _BEGIN = time.perf_counter()
@@ -99,7 +99,7 @@ def predict(options: PredictOptions) -> int:
     run = RunDirectory(options.output, options.overwrite)
     timings = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
-    with _warnings():
+    with warnings_shown():
         structure, volume = options.read()
         if options.method != "rmsfnet" and structure is None:
             raise InputError(f"--method {options.method} needs --model")
@@ -162,20 +162,6 @@ def _defmap(path: Any, structure: Any, volume: Any, timings: dict[str, float]) -
 
 
 @contextlib.contextmanager
-def _warnings() -> Iterator[None]:
-    """Shows what readers warn of (places of maps, atoms left out) as lines on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logger = logging.getLogger("jaxprot")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-@contextlib.contextmanager
 def _boxes() -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar over boxes, on a terminal."""
     if not sys.stderr.isatty():
@@ -221,7 +207,7 @@ def molmap(options: MolmapOptions) -> int:
     from jaxprot.io.structures import read_structure
 
     run = RunDirectory(options.output, options.overwrite)
-    with _warnings():
+    with warnings_shown():
         structure = read_structure(options.model, models="all")
         grid = None if options.on_grid is None else _read_map(options.on_grid, options.origin, options.voxel)
         from jaxprot.rmsfnet.simulate import simulate_map
@@ -286,7 +272,7 @@ def compare(options: CompareOptions) -> int:
     timings: dict[str, float] = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
     rows, values, weights = [], {}, None
-    with _warnings():
+    with warnings_shown():
         structure, volume = options.read()
         if structure is None:
             raise InputError("compare needs --model")
@@ -424,7 +410,7 @@ def dataset(options: DatasetOptions) -> int:
         write_structure(structure, folder / part / "models" / f"{name}.{suffix}")
         return write_entry(entry, folder / part)
 
-    with _warnings():
+    with warnings_shown():
         outcome = run_many(entries, work, what="entries", debug=options.debug)
     record(options, folder, "rmsfnet dataset", inputs=[options.table], failed=outcome.failed)
     print(f"{options.output}: {len(outcome.results)} of {len(entries)} entries")

@@ -1,9 +1,7 @@
 """`jaxprot transfer matrix|report`."""
 
 import dataclasses
-import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Compute, progress, record
+from jaxprot.cli.options import Compute, progress, record, warnings_shown
 from jaxprot.core.errors import InputError
 
 _BEGIN = time.perf_counter()
@@ -105,7 +103,7 @@ def matrix(options: TransferOptions) -> int:
 
     run = RunDirectory(options.output, options.overwrite)
     settings = options.settings()
-    with _messages():
+    with warnings_shown():
         tasks, files = options.read()
         from jaxprot.ot.matrix import transfer_matrix
 
@@ -152,7 +150,7 @@ def report(options: ReportOptions) -> int:
 
     run = RunDirectory(options.output, options.overwrite)
     settings = options.settings()
-    with _messages():
+    with warnings_shown():
         tasks, files = options.read()
         names = [task.name for task in tasks]
         unknown = [name for name in options.target if name not in names]
@@ -243,17 +241,3 @@ def _pairs(tasks: int) -> Iterator[Callable[[int, int], None]]:
     """A progress bar over pairs, on a terminal."""
     with progress(tasks * (tasks - 1) // 2, "pairs") as advance:
         yield lambda done, total: advance()
-
-
-@contextmanager
-def _messages() -> Iterator[None]:
-    """Shows warnings (problems that have not converged, labels that were reduced) as lines on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
-    handler.setLevel(logging.WARNING)
-    logger = logging.getLogger("jaxprot")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
