@@ -193,6 +193,7 @@ def test_types_of_interactions(small, tmp_path, capsys):
     assert "with the leak of the published evaluation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_way_of_features_during_training(table, tmp_path):
     out = tmp_path / "run"
     args = ["massa", "finetune", str(table), "--network", "cnn", "--steps", "20", "--lr", "0.01"]

@@ -96,6 +96,7 @@ def test_maps_that_agree_with_nothing(tmp_path):
     assert maps.best(fits) == "4.50 Å at best" and maps.best(fits[:1]) == "no agreement; train longer"
 
 
+@pytest.mark.slow
 def test_maps_of_half_sets_are_compared(run, tmp_path, capsys):
     for half in ("half1", "half2"):
         shutil.copytree(run, tmp_path / half)
