@@ -19,6 +19,7 @@ maps are in OUTPUT/run/density, and what they have in common with the true densi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     options.start(options.Compute())
     particles, run = args.output / "particles", args.output / "run"
     os.environ["JAXPROT_1AKE"] = str(particles)
-    free = ("output", "steps", "density")  # what may be changed for a run that goes on
+    free = ("output", "steps", "density", "hidden")  # what may be changed for a run that goes on
     try:
         structures = read(args)
         keep_settings(args.output, {name: value for name, value in vars(args).items() if name not in free})
@@ -168,8 +169,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.density:
             chosen = ["--epochs", str(args.density), "--hidden", str(args.hidden)]
             made = run / "density" / "training" / "settings.json"
-            # A network of the latents of fewer steps is of no use any more.
-            old = made.exists() and made.stat().st_mtime < (run / "latents.npy").stat().st_mtime
+            # A network of another width, or of the latents of fewer steps, is of no use any more.
+            old = made.exists() and (
+                json.loads(made.read_text("utf-8"))["config"]["hidden"] != args.hidden
+                or made.stat().st_mtime < (run / "latents.npy").stat().st_mtime
+            )
             return jaxprot(
                 ["cryostar", "density", str(run), "--overwrite" if old else "--resume", *truth, *seed, *chosen]
             )

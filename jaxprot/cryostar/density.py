@@ -172,8 +172,8 @@ class First(nnx.Module):
         kernel = self.linear.kernel[...]
         k, f = self.latent, self.waves
         base = (latent.astype(kernel.dtype) @ kernel[:k] + self.linear.bias[...][None])[:, None]
-        odd = waves.odd.astype(kernel.dtype) @ jnp.concatenate([kernel[k : k + 3], kernel[k + 3 + f :]])
-        even = waves.even.astype(kernel.dtype) @ kernel[k + 3 : k + 3 + f] + base if f else base
+        odd = _product(waves.odd.astype(kernel.dtype), jnp.concatenate([kernel[k : k + 3], kernel[k + 3 + f :]]))
+        even = _product(waves.even.astype(kernel.dtype), kernel[k + 3 : k + 3 + f]) + base if f else base
         return jnp.concatenate([even + odd, even - odd], 1) if both else even + odd
 
 
@@ -193,7 +193,28 @@ def _linear(n_in: int, n_out: int, init: Callable[..., Any] | None, rngs: nnx.Rn
 def _apply(layer: nnx.Linear, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
     """In the type of the weights."""
     bias = layer.bias[...]
-    return x.astype(bias.dtype) @ layer.kernel[...] + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+    return _product(x.astype(bias.dtype), layer.kernel[...]) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+@jax.custom_vjp
+def _product(x: Float[Array, "*n i"], kernel: Float[Array, "i o"]) -> Float[Array, "*n o"]:
+    """Matrix product whose derivative by the kernel reads both arrays as they lie.
+
+    XLA on CPU transposes the first array of such a product, together with all that it is computed from where nothing
+    else needs it: here what is there already, or the narrow one.
+    """
+    return x @ kernel
+
+
+def _product_back(saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    rows = (tuple(range(x.ndim - 1)),) * 2
+    if kernel.shape[1] < 8:
+        return slope @ kernel.T, lax.dot_general(slope, x, (rows, ((), ()))).T
+    return slope @ kernel.T, lax.dot_general(x, slope, (rows, ((), ())))
+
+
+_product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_back)
 
 
 class Residual(nnx.Module):
