@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     for number, (structure, refined) in enumerate(chains):
         rng = np.random.default_rng([number, 2])
         turned = training["moved"](structure, rng)
-        volume = training["simulated_volume"](turned, training["blurring"](structure, refined), rng)
+        volume = training["simulated_volume"](turned, training["rmsfnet_labels"].blurring(structure, refined), rng)
         even = simulate_map(turned, 3.0, on_grid=volume)
         target = np.full(structure.n_residues, np.nan)
         alpha = structure.atom_name == "CA"

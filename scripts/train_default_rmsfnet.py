@@ -10,17 +10,7 @@
 with `--data runs/flexibility` for each, and PDB = runs/rmsfnet/pdb/best.safetensors: what maps have in common is learnt
 once, from models alone. The card tells the steps of the shipped weights; they can be trained on (`--start`).
 
-There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand, each part an
-amplitude of root mean square 1 over the chain (values above twice the median count as that):
-
-    RMSF = L * (0.3 B + 0.7 (N + 0.3 S) / norm)
-
-B is the square root of the atom's crystallographic B factor, S the fluctuation of its residue in a structure-based
-simulation (`scripts/simulate_fluctuations.py`, chains up to 300 residues), and N what packing and an elastic network
-tell: P^2 + 0.3 A, each in units of its median in the chain. P is the mean of the inverse weighted contact number (sum
-of inverse squared distances to all atoms) of the atom, the same of its residue and the two beside it, and the
-fluctuation by the parameter-free Gaussian network; A is that by the anisotropic network. The square gives loose ends
-their due. L is the chain's fluctuation in the simulation, in Å. Where a part is missing, the others fill its share.
+Labels are those of `scripts/rmsfnet_labels.py`.
 
 Older maps serve again with other labels: `prepare --maps FOLDER` takes them from there.
 
@@ -42,136 +32,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "data"))
+
+from scripts import rmsfnet_labels  # noqa: E402
+
+DATA = rmsfnet_labels.DATA
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
-REFERENCE = 0.9  # Å: L of chains that were not simulated, about the median of the others
-LEVELS = 0.6, 1.6  # Å: L is kept between them
-SHARE_B, SHARE_SIMULATED, SHARE_ANISOTROPIC = 0.3, 0.3, 0.3  # of B in the label, of S beside N, of ANM in N
-LARGEST = 8.0  # times its median in the chain, at most ...
-COUNTED = 2.0  # ... of which this counts in the scale, so that a loose end does not make all others stiff
-BLUR_LARGEST = 4.0  # times its median, at most, of a fluctuation that blurs a map
-BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
 VIEWS = 1  # orientations over which predictions are averaged; more did not agree better with B factors
-
-
-def amplitude(values: Any, largest: float = LARGEST, counted: float = COUNTED) -> Any:
-    """Values in units of their root mean square, a missing one as the median, large ones cut (in medians)."""
-    import numpy as np
-
-    values = np.asarray(values, np.float64)
-    middle = np.nanmedian(values)
-    values = np.minimum(np.where(np.isfinite(values), values, middle), largest * middle)
-    return values / np.sqrt(np.mean(np.minimum(values, counted * middle) ** 2))
-
-
-def packing(structure: Any) -> Any:
-    """(N,) fluctuation of every atom that its surroundings tell: loose where few atoms are near.
-
-    Mean of the inverse weighted contact number of the atom (sum over all others of 1 / d², Lin et al., Proteins 2008,
-    doi 10.1002/prot.21983), the same of its residue and those beside it, and the fluctuation
-    of its residue by the parameter-free network, each in units of its median.
-    """
-    import numpy as np
-
-    from jaxprot.rmsfnet import baselines
-
-    xyz, residue, n = structure.xyz.astype(np.float64), structure.atom_residue, structure.n_residues
-    atom = np.empty(len(xyz))
-    for start in range(0, len(xyz), 512):
-        squared = np.square(xyz[start : start + 512, None] - xyz[None]).sum(-1)
-        atom[start : start + 512] = 1 / np.sum(1 / np.maximum(squared, 4.0), axis=1)
-    of_residue = np.bincount(residue, atom, n) / np.maximum(np.bincount(residue, minlength=n), 1)
-    beside = np.pad(of_residue, 1, mode="edge")
-    of_residue = (beside[:-2] + beside[1:-1] + beside[2:]) / 3
-    alpha = baselines.alpha_carbons(structure)
-    network = np.full(n, np.nan)
-    network[residue[alpha]] = np.sqrt(parameter_free(xyz[alpha]))
-    network = np.where(np.isfinite(network), network, np.nanmedian(network))
-    return sum(one / np.median(one) for one in (atom, of_residue[residue], network[residue])) / 3
-
-
-def networks(structure: Any) -> list[Any]:
-    """Amplitudes of residues by contacts alone: anisotropic and parameter-free network, contact numbers."""
-    import numpy as np
-
-    from jaxprot.rmsfnet import baselines
-
-    atoms = baselines.alpha_carbons(structure)
-    xyz = structure.xyz[atoms].astype(np.float64)
-    found = [baselines.rmsf(structure, method) for method in ("anm", "contact")]
-    for values in (np.sqrt(parameter_free(xyz)), 1 / np.sum(inverse_squares(xyz), axis=1)):
-        whole = np.full(structure.n_residues, np.nan)
-        whole[structure.atom_residue[atoms]] = values
-        found.append(whole)
-    return [amplitude(values, BLUR_LARGEST, BLUR_LARGEST) for values in found]
-
-
-def refined_amplitude(structure: Any) -> Any:
-    """Square roots of the B factors of atoms, root mean square 1, extremes cut."""
-    import numpy as np
-
-    low, high = np.percentile(structure.bfactor, [0.5, 99.5])
-    root = np.sqrt(np.clip(structure.bfactor.astype(np.float64), max(low, 1.0), high))
-    return root / np.sqrt(np.mean(root**2))
-
-
-def labels(structure: Any, refined: bool, simulated: Any = None) -> Any:
-    """RMSF label of every atom in Å.
-
-    Args:
-      structure: a chain.
-      refined: whether its B factors count.
-      simulated: (R,) RMSF of its residues in Å in a simulation, if there is one.
-    """
-    import numpy as np
-
-    from jaxprot.rmsfnet import baselines
-
-    anisotropic = baselines.rmsf(structure, "anm")
-    anisotropic = np.nan_to_num(anisotropic / np.nanmedian(anisotropic), nan=1.0)[structure.atom_residue]
-    moves = amplitude(packing(structure) ** 2 + SHARE_ANISOTROPIC * np.minimum(anisotropic, LARGEST))
-    level = REFERENCE
-    if simulated is not None and np.isfinite(simulated).any():
-        cut = np.minimum(simulated.astype(np.float64), COUNTED * np.nanmedian(simulated))
-        level = float(np.clip(np.sqrt(np.nanmean(cut**2)), *LEVELS))
-        moves = amplitude(moves + SHARE_SIMULATED * amplitude(simulated)[structure.atom_residue])
-    return level * (SHARE_B * refined_amplitude(structure) + (1 - SHARE_B) * moves if refined else moves)
-
-
-def blurring(structure: Any, refined: bool) -> Any:
-    """Fluctuation of every atom in Å of which a share blurs its density: what B factors and networks tell."""
-    import numpy as np
-
-    squared = sum(np.square(one) for one in networks(structure)[:3])[structure.atom_residue] / 3
-    if refined:
-        squared = (squared + np.square(refined_amplitude(structure))) / 2
-    return BLURRED * np.sqrt(squared)
-
-
-def inverse_squares(xyz: Any) -> Any:
-    """(n, n) inverse squared distances of (n, 3) points in 1/Å², 0 for a point and itself."""
-    import numpy as np
-
-    return 1 / (np.maximum(np.square(xyz[:, None] - xyz[None]).sum(-1), 1.0) + np.diag(np.full(len(xyz), np.inf)))
-
-
-def parameter_free(xyz: Any) -> Any:
-    """Mean squared fluctuations of the parameter-free Gaussian network: all pairs of residues are joined by springs.
-
-    Their constants fall with the squared distance (Yang, Song & Jernigan, PNAS 2009, doi 10.1073/pnas.0902159106).
-
-    Args:
-      xyz: (n, 3) alpha carbons in Å.
-
-    Returns:
-      (n,) in arbitrary units.
-    """
-    import numpy as np
-
-    n, springs = len(xyz), inverse_squares(xyz)
-    return np.diag(np.linalg.inv(np.diag(springs.sum(1)) - springs + 1 / n)) - 1 / n
 
 
 def moved(structure: Any, rng: Any) -> Any:
@@ -225,16 +93,6 @@ def simulated_entry(structure: Any, rmsf: Any, blur: Any, rng: Any) -> Any:
     return make_entry(structure, rmsf, simulated_volume(structure, blur, rng), simulated=model, geometry="exact")
 
 
-def fluctuations(folder: pathlib.Path | None, part: str) -> dict[str, Any]:
-    """RMSF of residues by name of the chain, from `simulate_fluctuations.py`."""
-    import numpy as np
-
-    if folder is None:
-        return {}
-    with np.load(folder / f"{part}.npz") as archive:
-        return {name: archive[name] for name in archive.files}
-
-
 def relabelled(path: pathlib.Path, structure: Any, rmsf: Any) -> Any:
     """The entry in a file with other labels (Å, by atom)."""
     import numpy as np
@@ -267,32 +125,24 @@ def prepare(
     from jaxprot.io.structures import write_structure
     from jaxprot.rmsfnet.data import write_entry
 
-    constants = (
-        "REFERENCE",
-        "LEVELS",
-        "SHARE_B",
-        "SHARE_SIMULATED",
-        "SHARE_ANISOTROPIC",
-        "LARGEST",
-        "COUNTED",
-        "BLURRED",
-    )
-    settings = {name: globals()[name] for name in (*constants, "UNIFORM")}
+    names = ("SHARE_B", "SHARE_SIMULATED", "STEEPNESS", "WEIGHTS", "OFFSET", "BLURRED")
+    settings = {name: np.asarray(getattr(rmsfnet_labels, name)).tolist() for name in names} | {"UNIFORM": UNIFORM}
     keep_settings(folder, settings | {"simulated": simulations is not None})
     started = time.time()
     for part in ("val", "train"):
         home = folder / part
         (home / "models").mkdir(parents=True, exist_ok=True)
-        chains, simulated = read_chains(DATA / "structures" / f"{part}.npz")[:limit], fluctuations(simulations, part)
+        chains = read_chains(DATA / "structures" / f"{part}.npz")[:limit]
+        simulated = rmsfnet_labels.fluctuations(simulations, part)
         for number, (structure, refined) in list(enumerate(chains))[:: -1 if reverse else 1]:
             if (home / f"{structure.name}.npz").exists():
                 continue
             rng = np.random.default_rng([number, part == "train"])
             try:
-                rmsf = labels(structure, refined, simulated.get(structure.name))
+                rmsf = rmsfnet_labels.labels(structure, refined, simulated.get(structure.name))
                 turned = moved(structure, rng)
                 if maps is None:
-                    entry = simulated_entry(turned, rmsf, blurring(structure, refined), rng)
+                    entry = simulated_entry(turned, rmsf, rmsfnet_labels.blurring(structure, refined), rng)
                 else:
                     entry = relabelled(maps / part / f"{structure.name}.npz", turned, rmsf)
                 write_structure(turned, home / "models" / f"{structure.name}.pdb")

@@ -140,11 +140,12 @@ def _decay(strength: float, mask: Any) -> optax.GradientTransformation:
 
 
 def _matrices(params: Any) -> Any:
-    """True for the matrices that Muon moves."""
+    """True for what Muon moves: matrices, and kernels of convolutions, which are one of (taps and input, output)."""
 
     # Embedding tables are look-ups, not maps: orthogonalising their update has no meaning.
     def of(path, leaf):
-        return leaf.ndim == 2 and "embedding" not in jax.tree_util.keystr(path[-2:])
+        name = jax.tree_util.keystr(path[-2:])
+        return leaf.ndim == 2 and "embedding" not in name or leaf.ndim > 3 and "kernel" in name
 
     return jax.tree_util.tree_map_with_path(of, params)
 
@@ -171,7 +172,11 @@ def _unit(cfg: OptimConfig, params: Any) -> list[optax.GradientTransformation]:
             adam_b2=cfg.b2,
             consistent_rms=0.2,
             muon_weight_dimension_numbers=jax.tree.map(
-                lambda is_matrix: contrib.MuonDimensionNumbers() if is_matrix else None, matrix
+                lambda is_matrix, leaf: (
+                    contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if is_matrix else None
+                ),
+                matrix,
+                params,
             ),
         )
         # Only the matrices decay; after the sign of optax's alias is taken back.

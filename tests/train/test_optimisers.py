@@ -192,6 +192,18 @@ def test_muon_decays_matrices_that_may_decay_and_nothing_else(params):
     assert_equal(after, expected)
 
 
+def test_muon_moves_kernels_of_convolutions_as_matrices():
+    key = jax.random.key(3)
+    params = {"conv": {"kernel": jax.random.normal(key, (3, 3, 3, 4, 8)), "bias": jnp.zeros(8)}}
+    grad = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(4), leaf.shape), params)
+    (after,) = run(optimiser(OptimConfig(name="muon", weight_decay=0.0), params), params, [grad], [0.1])
+    step = np.asarray(params["conv"]["kernel"] - after["conv"]["kernel"]).reshape(-1, 8)
+    flat = {"conv": {"kernel": params["conv"]["kernel"].reshape(-1, 8), "bias": params["conv"]["bias"]}}
+    slope = {"conv": {"kernel": grad["conv"]["kernel"].reshape(-1, 8), "bias": grad["conv"]["bias"]}}
+    (expected,) = run(optimiser(OptimConfig(name="muon", weight_decay=0.0), flat), flat, [slope], [0.1])
+    np.testing.assert_allclose(step, flat["conv"]["kernel"] - expected["conv"]["kernel"], rtol=1e-5, atol=1e-6)
+
+
 def test_rates_of_sub_trees_scale_the_step_and_its_decay(params):
     cfg = OptimConfig(name="adamw", weight_decay=0.1, rates=(("layers.1.bias", 3.0), ("backbone", 0.1), ("head", 0.0)))
     (grad,) = gradients(params, 1)
