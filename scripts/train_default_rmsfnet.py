@@ -154,16 +154,15 @@ def prepare(
 
 
 def config(folder: pathlib.Path, variant: str, start: pathlib.Path | None = None) -> Any:
-    """The run of a variant; one that starts from weights takes smaller steps."""
+    """The run of a variant, from weights if there are some."""
     from jaxprot.train.config import load_experiment
 
     cfg = load_experiment(ROOT / "experiments" / "rmsfnet" / "default.py")
     model = dataclasses.replace(cfg.task.model, variant=variant)
     task = dataclasses.replace(cfg.task, train=str(folder / "train"), val=str(folder / "val"), model=model)
-    if start is None:
-        return dataclasses.replace(cfg, task=task)
-    task = dataclasses.replace(task, weights=str(start))
-    return dataclasses.replace(cfg, task=task, optim=dataclasses.replace(cfg.optim, lr=2e-3))
+    if start is not None:
+        task = dataclasses.replace(task, weights=str(start))
+    return dataclasses.replace(cfg, task=task)
 
 
 def train(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The shipped RMSF-net: a narrow network on simulated maps; labels from B factors, dynamics and networks of residues.
+"""The shipped RMSF-net: a narrow network on simulated maps; labels from packing, B factors and dynamics.
 
 `scripts/train_default_rmsfnet.py` makes the entries and runs the variants; `JAXPROT_FLEXIBILITY` names their folder.
 """
@@ -14,7 +14,7 @@ DATA = pathlib.Path(os.environ.get("JAXPROT_FLEXIBILITY", "runs/flexibility"))
 
 
 def config() -> TrainConfig:
-    """Adam with a cosine, batches of 8 boxes; cores of 20 voxels give eight times the targets for the work of a box."""
+    """Muon with a cosine, batches of 8 boxes; cores of 20 voxels give eight times the targets for the work of a box."""
     return TrainConfig(
         task=FlexibilityTask(
             train=str(DATA / "train"),
@@ -27,7 +27,7 @@ def config() -> TrainConfig:
             held=24,
         ),
         optim=OptimConfig(
-            name="adamw", lr=4e-3, b2=0.99, weight_decay=0.01, schedule="cosine", warmup=40, final=1e-5, ema=0.99
+            name="muon", lr=4e-3, b2=0.99, weight_decay=0.01, schedule="cosine", warmup=40, final=1e-5, ema=0.99
         ),
         steps=1200,
         micro=0,
