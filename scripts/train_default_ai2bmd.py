@@ -108,7 +108,7 @@ def export(run: pathlib.Path, data: list[str] | None) -> None:
     line = f'file = "default/{path.name}"\n'
     known = re.escape(line) + r'(sha256 = "[0-9a-f]*"\n)?'
     registry.write_text(re.sub(known, line + f'sha256 = "{sha256(path)}"\n', registry.read_text()))
-    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, {told}, units {', '.join(units)}")
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, {told}, units {', '.join(units or ())}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from jaxprot.ai2bmd.fragment import Fragmentation
+from jaxprot.ai2bmd import templates
+from jaxprot.ai2bmd.fragment import ACENME, Fragmentation
 from jaxprot.visnet import featurize
 
 _log = logging.getLogger(__name__)
@@ -19,9 +20,10 @@ def unseen_units(made: Fragmentation, known: Collection[str] | None) -> None:
 
     Args:
       made: the units of a protein.
-      known: names of the units that the weights learnt from, as in `Fragmentation.unit_name`; None if nobody tells.
+      known: names of what the weights learnt from, units as in `Fragmentation.unit_name`; None if nobody tells, and
+        names of other molecules alone tell nothing of units.
     """
-    if known is None:
+    if known is None or not {ACENME, *templates.units()} & set(known):
         return
     unseen = sorted(set(made.unit_name.tolist()) - set(known))
     if not unseen:

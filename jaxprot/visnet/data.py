@@ -232,13 +232,23 @@ class EnergyForceTask:
             found.setdefault(one.name, []).append(one)
         return {name: _joined(parts) for name, parts in sorted(found.items())}
 
-    def learnt(self) -> list[str]:
-        """Names of the molecules that are trained on, upper case, those of `start` among them; what a header tells."""
+    def learnt(self) -> list[str] | None:
+        """Names of the molecules that are trained on, upper case, those of `start` among them; what a header tells.
+
+        None if `start` does not tell what it learnt from.
+        """
         names = {pathlib.Path(file).name.partition(".")[0].partition("_")[0] for file in self.files()}
         found = {name.upper() for name in names - set(self.exclude)}
         if self.start is not None:
-            found |= set(stored.learnt(registry.resolve(self.start, "ai2bmd")[0]) or ())
+            before = stored.learnt(registry.resolve(self.start, "ai2bmd")[0])
+            if before is None:
+                return None
+            found |= set(before)
         return sorted(found)
+
+    def header(self) -> dict[str, Any]:
+        """Of exported weights: sizes, and the molecules that they learnt from."""
+        return {"config": dataclasses.asdict(self.model), "units": self.learnt()}
 
     @functools.cached_property
     def references(self) -> np.ndarray:

@@ -31,14 +31,16 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     weights.save(folder / "told.safetensors", cfg, weights.tensors_of(net), units=["ACENME", "ALA", "TYR"])
     weights.save(folder / "silent.safetensors", cfg, weights.tensors_of(net))
+    weights.save(folder / "molecule.safetensors", cfg, weights.tensors_of(net), units=["ASPIRIN"])
     return folder
 
 
 def test_units_that_weights_never_learnt_from_are_told_once(saved, two_chains, chignolin, said):
     assert weights.learnt(saved / "told.safetensors") == ("ACENME", "ALA", "TYR")
     assert weights.learnt(saved / "silent.safetensors") is None
-    predict.load(saved / "silent.safetensors").potential(chignolin)
-    assert not said()
+    for name in ("silent", "molecule"):
+        predict.load(saved / f"{name}.safetensors").potential(chignolin)
+        assert not said()
     predict.load(saved / "told.safetensors").potential(two_chains)
     (line,) = said()
     assert line.startswith("joined: these weights never learnt from ASP (chain A residue ASP 4, chain B residue ASP 4)")

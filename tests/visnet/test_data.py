@@ -233,3 +233,7 @@ def test_a_task_tells_what_it_learnt_from(folder, tmp_path):
     assert data.EnergyForceTask(data=(str(folder),), model=SMALL, exclude=("bb",)).learnt() == ["AA"]
     inherited = data.EnergyForceTask(data=(str(folder / "bb.npz"),), start=str(tmp_path / "start.safetensors"))
     assert inherited.learnt() == ["AA", "BB", "GLY"]
+    assert inherited.header() == {"config": dataclasses.asdict(inherited.model), "units": ["AA", "BB", "GLY"]}
+    weights.save(tmp_path / "silent.safetensors", SMALL, tensors)
+    silent = data.EnergyForceTask(data=(str(folder / "bb.npz"),), start=str(tmp_path / "silent.safetensors"))
+    assert silent.learnt() is None
