@@ -20,6 +20,9 @@ class RMSFNetConfig:
       geometry: of the input. `published`: the map is resampled between its first and last voxel (so up to a voxel off
         at the far end), the model's map is moved onto it by whole voxels. `exact`: both lie on one grid of 1.5 Å.
       hydrogens: whether the model's simulated map holds them.
+      context: widths (standard deviations, Å) of Gaussians that blur the last density, the model's where there is one;
+        the logarithms of the blurred ones are further channels. How densely a place is packed is then there to read,
+        and needs no learning. The published network has none.
       views: orientations of each box (1 to 24 rotations of a cube) over which a prediction is averaged. The network is
         not the same in every orientation; published predictions are of one.
     """
@@ -29,9 +32,13 @@ class RMSFNetConfig:
     dropout: float = 0.2
     geometry: Geometry = "published"
     hydrogens: bool = True
+    context: tuple[float, ...] = ()
     views: int = 1
 
     def __post_init__(self):
+        object.__setattr__(self, "context", tuple(map(float, self.context)))  # headers of files hold lists
+        if any(not width > 0 for width in self.context):
+            raise ValueError(f"widths of context must be positive, got {self.context}")
         if self.variant not in ("both", "map", "pdb"):
             raise ValueError(f"variant must be both, map or pdb, got {self.variant!r}")
         if self.geometry not in ("published", "exact"):
@@ -48,5 +55,5 @@ class RMSFNetConfig:
 
     @property
     def channels(self) -> int:
-        """Channels of a box."""
+        """Densities in a box."""
         return 2 if self.variant == "both" else 1

@@ -165,6 +165,8 @@ class FlexibilityTask:
       least: boxes with fewer voxels to learn are not trained on; cores of corners cost as much as full ones.
       shift: each core is displaced by a random number of voxels below this on every axis, so that pooling meets a
         protein in every phase; 0 for the published tiling.
+      emphasis: the squared error of a voxel counts with (RMSF / Å + 1) to this power; 2 would be the error in Å. Loose
+        ends are few, and more of a protein's variance than of its logarithm's is theirs.
       weights: to start from, a file (ours or a published one) or a registered name such as `rmsfnet:pdb`; none starts
         from scratch.
       held: entries of `val` that are evaluated, evenly chosen.
@@ -179,6 +181,7 @@ class FlexibilityTask:
     core: int = CORE
     least: int = 1
     shift: int = 0
+    emphasis: float = 0.0
     weights: str | None = None
     held: int = 40
     rotations: bool = True
@@ -264,10 +267,10 @@ class FlexibilityTask:
         mask = examples["mask"] * weight[:, None, None, None]
         error = predicted - examples["target"]
         off = jnp.abs(10**predicted - 10 ** examples["target"])
-        count = jnp.sum(mask)
+        share = mask * 10 ** (self.emphasis * examples["target"])
         return {
-            "squared": Mean(jnp.sum(mask * error**2), count),
-            "absolute_angstrom": Mean(jnp.sum(mask * off), count, 0.0),
+            "squared": Mean(jnp.sum(share * error**2), jnp.sum(share)),
+            "absolute_angstrom": Mean(jnp.sum(mask * off), jnp.sum(mask), 0.0),
         }
 
     def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:

@@ -16,9 +16,8 @@ from jaxprot.core import residues
 from jaxprot.core.errors import InputError
 from jaxprot.core.structure import Structure
 from jaxprot.core.volume import Volume
-from jaxprot.rmsfnet.model import BOX, CORE
+from jaxprot.rmsfnet.model import BOX, CORE, SPACING
 
-SPACING = 1.5
 ROTATIONS = 24
 _MARGIN = (BOX - CORE) // 2
 _MOST_VOXELS = 1 << 30

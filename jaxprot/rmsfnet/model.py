@@ -20,6 +20,8 @@ from jaxprot.ops.conv3d import Padding, conv3d
 from jaxprot.rmsfnet.config import RMSFNetConfig
 
 BOX, CORE = 40, 10
+SPACING = 1.5  # Å
+_TRACE = 1e-2  # added to blurred densities, whose logarithm is taken; inside of proteins they are 0.1 to 0.5
 # node (level, column) -> nodes whose outputs it reads at its own level; the last level-(i + 1) node is up-sampled.
 NODES = ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 3))
 _kaiming = nnx.initializers.he_normal(in_axis=-2, out_axis=-1)
@@ -182,6 +184,24 @@ def normalise(boxes: Float[Array, "n 40 40 40 c"]) -> Float[Array, "n 40 40 40 c
     return jnp.concatenate([scaled, boxes[..., 1:]], axis=-1)
 
 
+def blurred(boxes: Float[Array, "n 40 40 40 c"], widths: tuple[float, ...]) -> Float[Array, "n 40 40 40 w"]:
+    """Logarithms of the last density, blurred by Gaussians.
+
+    Args:
+      boxes: densities; beyond a box there is none.
+      widths: standard deviations in Å.
+    """
+    last, out = jnp.maximum(boxes[..., -1], 0), []
+    for width in widths:
+        step = SPACING / width
+        weights = np.exp(-0.5 * np.square(step * np.subtract.outer(np.arange(BOX), np.arange(BOX))))
+        matrix = jnp.asarray(weights * step / np.sqrt(2 * np.pi), boxes.dtype)
+        out.append(
+            jnp.log(jnp.einsum("nabc,ax,by,cz->nxyz", last, matrix, matrix, matrix, optimize="optimal") + _TRACE)
+        )
+    return jnp.stack(out, axis=-1)
+
+
 class RMSFNet(nnx.Module):
     """log10(RMSF / Å + 1) of the central voxels of boxes.
 
@@ -198,7 +218,7 @@ class RMSFNet(nnx.Module):
             if column:
                 n_in = column * width + 2 * width
             else:
-                n_in = width // 2 if level else cfg.channels
+                n_in = width // 2 if level else cfg.channels + len(cfg.context)
             setattr(self, f"conv{level}_{column}", Block(n_in, width, folded, rngs=rngs))
         self.head = Head(cfg, folded, rngs=rngs)
 
@@ -219,10 +239,14 @@ class RMSFNet(nnx.Module):
                 parts.append(_upsample(out[below], spans[below], reads, size // 2))
                 x = jnp.concatenate(parts, axis=-1)
             else:
-                x = _pool(out[level - 1, 0]) if level else normalise(boxes)
+                x = _pool(out[level - 1, 0]) if level else self._seen(boxes)
             block: Any = getattr(self, f"conv{level}_{column}")
             out[level, column] = block(x, span, size)
         return out
+
+    def _seen(self, boxes: Array) -> Array:
+        boxes = normalise(boxes)
+        return jnp.concatenate([boxes, blurred(boxes, self.cfg.context)], axis=-1) if self.cfg.context else boxes
 
     def __call__(
         self, boxes: Float[Array, "n 40 40 40 c"], key: PRNGKeyArray | None = None, core: int = CORE

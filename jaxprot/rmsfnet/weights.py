@@ -141,7 +141,7 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
 
     Weights for one input may start the network for both: they become those of the model's channel (of the map's, if
     they read a map), and the other channel starts with small random ones. Weights for both may start a network for one,
-    which takes those of its channel.
+    which takes those of its channel. Channels of `context` that the weights do not know start with small random ones.
 
     Raises:
       CheckpointError: not such weights, of another width, or without batch normalisation.
@@ -149,13 +149,22 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
     source, tensors, _ = read(path)
     name = "conv0_0.conv1.kernel"
     tensors = {key: np.asarray(value, np.float32) for key, value in tensors.items()}
+    first = tensors[name]
+    densities, context = first[:, :, :, : source.channels], first[:, :, :, source.channels :]
+
+    def fresh(channels: int) -> np.ndarray:
+        drawn = jax.random.normal(rngs.params(), (*first.shape[:3], channels, first.shape[4]))
+        return np.asarray(drawn) * 0.1 * first.std()
+
     if cfg.variant == "both" and source.variant != "both":
-        fresh = np.asarray(jax.random.normal(rngs.params(), tensors[name].shape)) * 0.1 * tensors[name].std()
-        pair = (tensors[name], fresh) if source.variant == "map" else (fresh, tensors[name])
-        tensors[name] = np.concatenate(pair, axis=3)
+        pair = (densities, fresh(1)) if source.variant == "map" else (fresh(1), densities)
+        densities = np.concatenate(pair, axis=3)
     elif cfg.variant != "both" and source.variant == "both":
         # Alone, the model's map is divided by its maximum; beside a map it is not.
-        tensors[name] = tensors[name][:, :, :, :1] if cfg.variant == "map" else tensors[name][:, :, :, 1:] * _MAXIMUM
+        densities = densities[:, :, :, :1] if cfg.variant == "map" else densities[:, :, :, 1:] * _MAXIMUM
+    if cfg.context != source.context:
+        context = fresh(len(cfg.context))
+    tensors[name] = np.concatenate([densities, context], axis=3)
     expected = shapes(cfg)
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += [key for key in expected.keys() & tensors.keys() if expected[key] != tensors[key].shape]

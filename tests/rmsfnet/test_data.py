@@ -291,6 +291,11 @@ def test_the_loss_counts_voxels_with_atoms_and_real_examples(folders, key):
     expected = (batch["mask"] * 10 ** batch["target"] * (10**0.1 - 1))[:2].sum()
     assert float(terms["absolute_angstrom"].total) == pytest.approx(expected, rel=1e-4)
     assert terms["absolute_angstrom"].weight == 0
+    strong = dataclasses.replace(task, emphasis=2.0)
+    terms = strong.batch_loss(model, batch, jax.random.split(key, 3), jnp.array([1.0, 1.0, 0.0]), None)
+    count = (batch["mask"] * 100 ** batch["target"])[:2].sum()
+    assert float(terms["squared"].count) == pytest.approx(count, rel=1e-5)
+    assert float(terms["squared"].total) == pytest.approx(0.01 * count, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The network equals the published one block by block; cropped evaluation equals the whole."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +186,39 @@ def test_boxes_without_density_give_numbers_and_the_others_do_not_change(small):
     scaled = x.at[..., 0].multiply(8.0)  # the box's own maximum is divided out
     np.testing.assert_allclose(net(scaled), net(x), atol=1e-5)
     assert float(jnp.abs(model.normalise(x)[..., 0]).max()) == pytest.approx(1.0)
+
+
+def test_context_is_the_last_density_blurred():
+    from scipy.ndimage import gaussian_filter
+
+    x = np.random.default_rng(3).random((2, 40, 40, 40, 2)).astype(np.float32) - 0.2
+    found = model.blurred(jnp.asarray(x), (1.5, 4.0))
+    for channel, width in enumerate((1.5, 4.0)):
+        for box, one in zip(x, found, strict=True):
+            last = np.maximum(box[..., 1], 0).astype(np.float64)
+            blur = gaussian_filter(last, width / 1.5, mode="constant", truncate=9)
+            np.testing.assert_allclose(one[..., channel], np.log(blur + 1e-2), atol=1e-4)
+
+
+def test_a_network_with_context_is_cropped_read_and_started_from(tmp_path):
+    from jaxprot.weights import portable
+
+    cfg = RMSFNetConfig(width=2, context=(3.0, 9.0))
+    tensors = {name: np.abs(np.random.default_rng(4).normal(size=shape)) for name, shape in weights.shapes(cfg).items()}
+    tensors = {name: value.astype(np.float32) for name, value in tensors.items()}
+    assert tensors["conv0_0.conv1.kernel"].shape[3] == 4
+    portable.save(tmp_path / "a.safetensors", tensors, {"system": "rmsfnet", "config": dataclasses.asdict(cfg)})
+    read, found, _ = weights.read(tmp_path / "a.safetensors")
+    assert read == cfg and hash(read) == hash(cfg)
+    same = weights.trainable(cfg, tmp_path / "a.safetensors", nnx.Rngs(0))
+    np.testing.assert_array_equal(same.conv0_0.conv1.kernel[...], found["conv0_0.conv1.kernel"])
+    plain = weights.trainable(RMSFNetConfig(width=2), tmp_path / "a.safetensors", nnx.Rngs(0))
+    np.testing.assert_array_equal(plain.conv0_0.conv1.kernel[...], found["conv0_0.conv1.kernel"][:, :, :, :2])
+    other = weights.trainable(
+        RMSFNetConfig(width=2, variant="pdb", context=(5.0,)), tmp_path / "a.safetensors", nnx.Rngs(0)
+    )
+    first = np.asarray(other.conv0_0.conv1.kernel[...])
+    np.testing.assert_allclose(first[:, :, :, 0], 1.36 * found["conv0_0.conv1.kernel"][:, :, :, 1], rtol=1e-6)
+    assert 0 < np.abs(first[:, :, :, 1]).max() < np.abs(first[:, :, :, 0]).max()
+    with pytest.raises(ValueError, match="context must be positive"):
+        RMSFNetConfig(context=(0.0,))
