@@ -35,21 +35,16 @@ DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "dat
 SHARE_B, SHARE_SIMULATED = 0.25, 0.1  # of B factors and of the simulation in a label
 STEEPNESS = 0.6  # of T: more agrees better with loose ends of NMR ensembles, less with B factors
 BACKBONE = "N", "CA", "C", "O"  # atoms that the weights are fitted on
-NEAR, FAR = 7.0, 14.0  # Å: contacts that are counted
+NEAR, FAR = 3.5, 8.0  # Å: widths of the Gaussians that atoms are counted with
 REACH = 10.0  # Å: width of the Gaussian in which the centre of the surroundings is taken
 RIDGE = 0.03  # of the variance of each feature
-KINDS = ("1/d²", "contacts < 7 Å", "contacts < 14 Å", "distance from the centre")
-AVERAGES = ("atom", "residue", "3 residues", "5 residues")
+KINDS = ("1/d²", "near", "far", "distance from the centre")
+AVERAGES = (0.0, 2.0, 4.0)  # Å: widths of the Gaussians in which neighbours' values are averaged
 # (kind, average) of log features, and the level; printed by this script.
 WEIGHTS = np.array(
-    [
-        [-0.876, -0.371, -0.493, -0.623],
-        [-0.171, -0.039, -0.269, -0.641],
-        [-0.115, 0.117, 0.182, 0.224],
-        [0.061, -0.001, 0.048, 0.231],
-    ]
+    [[-0.564, -0.976, -0.798], [0.064, -0.909, -1.24], [0.381, 0.058, 0.397], [-0.176, 0.091, 0.613]],
 )
-OFFSET = 3.746
+OFFSET = 3.729
 LARGEST = 8.0  # times its median in the chain, at most ...
 COUNTED = 2.0  # ... of which this counts in the scale, so that a loose end does not make all others stiff
 BLUR_LARGEST = 4.0  # times its median, at most, of a fluctuation that blurs a map
@@ -57,33 +52,39 @@ BLURRED = 0.7  # Å: root mean square of the fluctuation that blurs a map
 
 
 def features(structure: Any) -> np.ndarray:
-    """(N, 4, 4) logarithms of what surrounds each atom, by `KINDS` and `AVERAGES`.
+    """(N, 4, 3) logarithms of what surrounds each atom, by `KINDS` and `AVERAGES`.
 
     The inverse weighted contact number (sum over all atoms of 1 / d², Lin et al., Proteins 2008, doi
-    10.1002/prot.21983), atoms within `NEAR` and `FAR`, and the distance from the mean of all atoms weighted by a
-    Gaussian of `REACH`; each of the atom, the mean over its residue, and over three and five residues in a row.
+    10.1002/prot.21983), the atoms near and far, counted with Gaussians, and the distance from the mean of all atoms
+    weighted by a Gaussian; each of the atom itself, and the mean over atoms weighted by Gaussians around it.
     """
     xyz = (structure.xyz - structure.xyz.mean(0)).astype(np.float32)
     length = np.square(xyz).sum(1)
-    found = np.empty((4, len(xyz)), np.float64)
-    for start in range(0, len(xyz), 512):
-        rows = slice(start, start + 512)
-        squared = length[rows, None] + length[None] - 2 * xyz[rows] @ xyz.T
-        found[0, rows] = np.sum(1 / np.maximum(squared, 4.0), axis=1) - 0.25
-        found[1, rows] = np.sum(squared < NEAR**2, axis=1) - 1
-        found[2, rows] = np.sum(squared < FAR**2, axis=1) - 1
-        share = np.exp(squared * np.float32(-0.5 / REACH**2))
-        centre = share @ xyz / share.sum(1)[:, None]
-        found[3, rows] = np.linalg.norm(xyz[rows] - centre, axis=1)
-    residue, n = structure.atom_residue, structure.n_residues
-    count = np.maximum(np.bincount(residue, minlength=n), 1)
-    means = np.stack([np.bincount(residue, values, n) / count for values in found])
-    averages = [found, means[:, residue]]
-    for reach in (1, 2):
-        padded = np.pad(means, [(0, 0), (reach, reach)], mode="edge")
-        run = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1).mean(-1)
-        averages.append(run[:, residue])
-    return np.log(np.maximum(np.stack(averages, -1), 0.3)).transpose(1, 0, 2)
+    rows = [slice(start, start + 512) for start in range(0, len(xyz), 512)]
+
+    def squared(part: slice) -> np.ndarray:
+        return length[part, None] + length[None] - 2 * xyz[part] @ xyz.T
+
+    def gaussian(distances: np.ndarray, width: float) -> np.ndarray:
+        return np.exp(distances * np.float32(-0.5 / width**2))
+
+    found = np.empty((4, len(xyz)), np.float32)
+    for part in rows:
+        distances = squared(part)
+        found[0, part] = np.sum(1 / np.maximum(distances, 4.0), axis=1) - 0.25
+        found[1, part] = gaussian(distances, NEAR).sum(1)
+        found[2, part] = gaussian(distances, FAR).sum(1)
+        share = gaussian(distances, REACH)
+        found[3, part] = np.linalg.norm(xyz[part] - share @ xyz / share.sum(1)[:, None], axis=1)
+    found = np.log(np.maximum(found, 0.3))
+    out = np.empty((len(xyz), len(KINDS), len(AVERAGES)))
+    out[..., 0] = found.T
+    for part in rows:
+        distances = squared(part)
+        for place, width in enumerate(AVERAGES[1:], 1):
+            share = gaussian(distances, width)
+            out[part, :, place] = share @ found.T / share.sum(1)[:, None]
+    return out
 
 
 def packing(structure: Any) -> np.ndarray:
