@@ -7,7 +7,7 @@ the network that reads map and model, its variants for one of them, and ANM, GNM
 as in training: blurred by a random share of what B factors and elastic networks tell, so they tell something of the B
 factors, as experimental maps do. The fair comparison with methods that see the model alone is the variant `pdb`, and
 the rows `even map`: the same networks with maps in which all atoms are equally sharp. Ubiquitin: against the RMSF of
-the ensemble 2K39, with a map at 3 Å blurred by the crystal's B factors, and an even one. `JAXPROT_DATA` names the
+the ensemble 2K39, with a map at 3 Å blurred by the crystal's B factors, and an even one, both without waters. `JAXPROT_DATA` names the
 folder with `structures/` and `flexibility/`.
 """
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     from jaxprot.io.archives import read_chains
     from jaxprot.io.outputs import write_json
     from jaxprot.io.structures import read_structure
-    from jaxprot.rmsfnet import compare
+    from jaxprot.rmsfnet import compare, featurize
     from jaxprot.rmsfnet.simulate import simulate_map
 
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         target[structure.atom_residue[alpha]] = np.sqrt(structure.bfactor[alpha])
         for name, found in values(turned, volume, even, networks).items():
             rows.setdefault(name, []).append(pearson(found, target))
-    structure = read_structure(data / "flexibility" / "1ubi.pdb")
+    structure = featurize.drawn(read_structure(data / "flexibility" / "1ubi.pdb"), hydrogens=False)
     reference = compare.matched(structure, compare.read_reference(data / "flexibility" / "2k39_ca_rmsf.csv"))
     blurred = simulate_map(structure, 3.0, bfactors=True)
     ubiquitin = values(structure, blurred, simulate_map(structure, 3.0), networks)

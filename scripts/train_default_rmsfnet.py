@@ -189,13 +189,13 @@ def export(run: pathlib.Path, variant: str) -> None:
 
     from jaxprot.io.outputs import sha256
     from jaxprot.io.structures import read_structure
-    from jaxprot.rmsfnet import compare, predict
+    from jaxprot.rmsfnet import compare, featurize, predict
     from jaxprot.rmsfnet.simulate import simulate_map
     from jaxprot.weights import portable
 
     tensors, header = portable.load(run / variant / "best.safetensors")
     flexibility = DATA / "flexibility"
-    structure = read_structure(flexibility / "1ubi.pdb")
+    structure = featurize.drawn(read_structure(flexibility / "1ubi.pdb"), hydrogens=False)
     expected = compare.matched(structure, compare.read_reference(flexibility / "2k39_ca_rmsf.csv"))
     volume = None if variant == "pdb" else simulate_map(structure, 3.0, bfactors=True)
     # The entries lie on one grid of exactly 1.5 Å, and hold no hydrogens.

@@ -353,7 +353,7 @@ class DatasetOptions(Compute):
     voxel: _Voxel = None
     """Edge of a voxel, for maps whose headers do not tell it."""
     geometry: Literal["published", "exact"] = "published"
-    """As the published network reads maps, or on one exact grid and without hydrogens, as the shipped weights do."""
+    """As the published network reads maps, or on one exact grid and without hydrogens and waters, as the shipped do."""
 
 
 def dataset(options: DatasetOptions) -> int:

@@ -19,7 +19,7 @@ class RMSFNetConfig:
       dropout: rate in the head, in training.
       geometry: of the input. `published`: the map is resampled between its first and last voxel (so up to a voxel off
         at the far end), the model's map is moved onto it by whole voxels. `exact`: both lie on one grid of 1.5 Å.
-      hydrogens: whether the model's simulated map holds them.
+      hydrogens: whether the model's simulated map shows them, waters and every alternate location.
       context: widths (standard deviations, Å) of Gaussians that blur the last density, the model's where there is one;
         the logarithms of the blurred ones are further channels. How densely a place is packed is then there to read,
         and needs no learning. The published network has none.

@@ -78,8 +78,8 @@ def make_entry(
       volume: the map, resampled where it needs to be.
       name: instead of the structure's.
       simulated: the model's simulated map (4 Å, on 1.5 Å), if it is there already.
-      geometry: see `RMSFNetConfig`; with `exact` (which the shipped weights read) hydrogens are left out of the
-        simulated map as well.
+      geometry: see `RMSFNetConfig`; with `exact` (which the shipped weights read) hydrogens and waters are left
+        out of the simulated map as well.
 
     Raises:
       InputError: no scored atom with a value lies inside the map.
@@ -87,8 +87,7 @@ def make_entry(
     exact = geometry == "exact"
     grid = volume if np.all(volume.voxel == SPACING) else featurize.resample(volume, exact)
     if simulated is None:
-        shown = structure.select(~np.isin(structure.element, ("H", "D"))) if exact else structure
-        simulated = simulate_map(shown, on_grid=grid if exact else None)
+        simulated = simulate_map(featurize.drawn(structure, not exact), on_grid=grid if exact else None)
     boxes = featurize.Boxes(grid, simulated, "model", np.zeros(0, np.int64))
     voxels, target = targets(structure, rmsf, grid)
     return Entry(name or structure.name, grid.data, boxes.aligned(), voxels, target, grid.origin, geometry)

@@ -228,6 +228,21 @@ def rotate(boxes: np.ndarray, number: int, back: bool = False) -> np.ndarray:
     return np.rot90(np.rot90(boxes, quarter, axes), turn, (1, 2))
 
 
+def drawn(structure: Structure, hydrogens: bool) -> Structure:
+    """What the model's simulated map shows.
+
+    Args:
+      structure: the model.
+      hydrogens: everything, as published; otherwise what the shipped weights learnt from: no hydrogens, no waters, and
+        of alternate locations the first.
+    """
+    if hydrogens:
+        return structure
+    first = structure.first_altlocs()
+    water = np.isin(np.char.upper(first.res_name.astype(str)), sorted(residues.WATER))[first.atom_residue]
+    return first.select(~water & ~np.isin(first.element, ("H", "D")))
+
+
 def keep(occupied: np.ndarray) -> np.ndarray:
     """Running numbers (z fastest) of the cores that hold an occupied voxel.
 

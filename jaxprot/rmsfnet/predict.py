@@ -113,8 +113,7 @@ class Predictor:
         grid = None if volume is None else featurize.resample(volume, exact)
         model = None
         if structure is not None and variant != "map":
-            shown = structure if self.config.hydrogens else structure.select(~np.isin(structure.element, ("H", "D")))
-            model = simulate_map(shown, on_grid=grid if exact else None)
+            model = simulate_map(featurize.drawn(structure, self.config.hydrogens), on_grid=grid if exact else None)
         present = None
         if volume is not None and grid is not None:
             present = featurize.support(volume, grid)

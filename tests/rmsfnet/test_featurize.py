@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxprot.io.structures import read_structure
 from jaxprot.rmsfnet import featurize
 
 
@@ -22,3 +23,31 @@ def test_the_rotations_are_the_24_of_a_cube():
     for number in range(24):  # channels stay channels
         np.testing.assert_array_equal(featurize.rotate(box, number)[..., 1], featurize.rotate(box[..., 1], number))
         np.testing.assert_array_equal(featurize.rotate(featurize.rotate(box, number), number, back=True), box)
+
+
+def test_the_map_of_the_shipped_weights_shows_no_hydrogens_waters_and_second_locations(tmp_path):
+    rows = (
+        ("ATOM", "N", " ", "GLY", "N"),
+        ("ATOM", "CA", "A", "GLY", "C"),
+        ("ATOM", "CA", "B", "GLY", "C"),
+        ("ATOM", "C", " ", "GLY", "C"),
+        ("ATOM", "O", " ", "GLY", "O"),
+        ("ATOM", "HA2", " ", "GLY", "H"),
+        ("HETATM", "O", " ", "HOH", "O"),
+        ("HETATM", "ZN", " ", "ZN", "ZN"),
+    )
+    lines = []
+    for number, (kind, name, other, residue, element) in enumerate(rows, 1):
+        label = f" {name:<3s}" if len(element) == 1 else f"{name:<4s}"
+        resid = {"GLY": 1, "HOH": 2, "ZN": 3}[residue]
+        lines.append(
+            f"{kind:<6s}{number:5d} {label}{other}{residue:>3s} A{resid:4d}    {number:8.3f}{0:8.3f}{0:8.3f}"
+            f"  1.00 10.00          {element:>2s}"
+        )
+    path = tmp_path / "one.pdb"
+    path.write_text("\n".join([*lines, "END", ""]))
+    structure = read_structure(path)
+    assert featurize.drawn(structure, True) is structure and structure.n_atoms == 8
+    shown = featurize.drawn(structure, False)
+    assert shown.atom_name.tolist() == ["N", "CA", "C", "O", "ZN"]
+    np.testing.assert_allclose(shown.xyz[:, 0], [1, 2, 4, 5, 8])
