@@ -7,8 +7,8 @@ the network that reads map and model, its variants for one of them, and ANM, GNM
 as in training: blurred by a random share of what B factors and elastic networks tell, so they tell something of the B
 factors, as experimental maps do. The fair comparison with methods that see the model alone is the variant `pdb`, and
 the rows `even map`: the same networks with maps in which all atoms are equally sharp. Ubiquitin: against the RMSF of
-the ensemble 2K39, with a map at 3 Å blurred by the crystal's B factors, and an even one, both without waters. `JAXPROT_DATA` names the
-folder with `structures/` and `flexibility/`.
+the ensemble 2K39, with a map at 3 Å blurred by the crystal's B factors, and an even one, both without waters.
+`JAXPROT_DATA` names the folder with `structures/` and `flexibility/`.
 """
 
 from __future__ import annotations
