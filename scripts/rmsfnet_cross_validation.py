@@ -371,6 +371,7 @@ def main(argv: list[str] | None = None) -> int:
     import jax
 
     from jaxprot.cli.options import compilation_cache
+    from jaxprot.core.errors import InputError
     from jaxprot.train.loop import fit
 
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
@@ -393,7 +394,10 @@ def main(argv: list[str] | None = None) -> int:
                 values: Any = Baseline(method)
             else:
                 cfg, header = run_config(method, home, args)
-                outcome = fit(cfg, home / method, resume=True, header=header)
+                try:
+                    outcome = fit(cfg, home / method, resume=True, header=header)
+                except InputError as error:
+                    parser.error(str(error))
                 if outcome.stopped or outcome.best is None:
                     print(f"stopped in fold {number}, {method}; start again to go on")
                     return 1

@@ -1,8 +1,8 @@
 """Labels of flexibility from structures alone, for the shipped RMSF-nets; running it fits their weights of packing.
 
-    python scripts/rmsfnet_labels.py
+    python scripts/rmsfnet_labels.py --simulated runs/fluctuations
 
-prints `WEIGHTS` and `OFFSET` as they stand below, and how labels agree with B factors that were not fitted.
+prints `WEIGHTS` and `OFFSET` as they stand below, and how T agrees with B factors of chains that were not fitted.
 `JAXPROT_DATA` names the folder with `structures/` and `flexibility/`.
 
 There is no all-atom molecular dynamics to learn from here. The label of an atom joins what is at hand:
@@ -11,11 +11,11 @@ There is no all-atom molecular dynamics to learn from here. The label of an atom
 
 T is what packing tells: exp(0.6 q), where q is a weighted sum of logarithms of `features` that look at densities of
 atoms, so that the same surroundings give the same T in every protein. The weights are those of a ridge regression of
-q on log(B) of backbone atoms within chains (training chains with refined B factors, each chain's log(B) with a standard
-deviation of 1). T₀ is the root mean square of T over the chain, B the square root of the atom's crystallographic B
-factor, S the fluctuation of its residue in a structure-based simulation (`scripts/simulate_fluctuations.py`, chains up
-to 300 residues), both with a root mean square of 1 over the chain. Where one is missing, T fills its share. `OFFSET`
-gives T the level of the simulations, in Å.
+log(B) of backbone atoms within chains on the features (training chains with refined B factors, each chain's log(B)
+with a standard deviation of 1). T₀ is the root mean square of T over the chain, B the square root of the atom's
+crystallographic B factor, S the fluctuation of its residue in a structure-based simulation
+(`scripts/simulate_fluctuations.py`, chains up to 300 residues), both with a root mean square of 1 over the chain.
+Where one is missing, T fills its share. `OFFSET` gives T the level of the simulations, in Å.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from jaxprot.core.errors import InputError  # noqa: E402
+
 DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", ROOT.parent / "shared" / "data"))
 SHARE_B, SHARE_SIMULATED = 0.25, 0.1  # of B factors and of the simulation in a label
-STEEPNESS = 0.6  # of T: more agrees better with loose ends of NMR ensembles, less with B factors
+STEEPNESS = 0.6  # of T: more agrees better with the loose end of 2K39, less with B factors of validation chains
 BACKBONE = "N", "CA", "C", "O"  # atoms that the weights are fitted on
 NEAR, FAR = 3.5, 8.0  # Å: widths of the Gaussians that atoms are counted with
 REACH = 10.0  # Å: width of the Gaussian in which the centre of the surroundings is taken
@@ -165,7 +168,7 @@ def fluctuations(folder: pathlib.Path | None, part: str) -> dict[str, np.ndarray
 
 
 def fitted(chains: list[Any], simulated: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
-    """(4, 4) weights and the level of T, from chains with B factors and simulations.
+    """(4, 3) weights and the level of T, from chains with B factors and simulations.
 
     Every chain counts with the root of its number of atoms.
     """
@@ -187,6 +190,8 @@ def fitted(chains: list[Any], simulated: dict[str, np.ndarray]) -> tuple[np.ndar
             rows = rows[backbone] - rows[backbone].mean(0)
             square += rows.T @ rows / np.sqrt(len(rows))
             product += rows.T @ seen / np.sqrt(len(rows))
+    if not levels or not product.any():
+        raise InputError("no chain has a simulation, or none has refined B factors")
     weights = np.linalg.solve(square + RIDGE * np.diag(np.diag(square)), product)
     offset = float(np.mean(levels) - STEEPNESS * np.mean(means, axis=0) @ weights)
     return weights.reshape(WEIGHTS.shape), offset

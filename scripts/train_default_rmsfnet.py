@@ -63,7 +63,7 @@ def cubic(low: Any, high: Any, name: str) -> Any:
 
 
 def simulated_volume(structure: Any, rmsf: Any, rng: Any) -> Any:
-    """A map of 2-4 Å, blurred by the labels (Å), with noise."""
+    """A map of 2-4 Å, blurred by a share of fluctuations (Å), with noise."""
     import numpy as np
     from scipy import ndimage
 
@@ -86,24 +86,24 @@ def simulated_volume(structure: Any, rmsf: Any, rng: Any) -> Any:
 def simulated_entry(structure: Any, rmsf: Any, blur: Any, rng: Any) -> Any:
     """An entry of a structure with a map that is blurred by other fluctuations than it is labelled with."""
     from jaxprot.rmsfnet.data import make_entry
-    from jaxprot.rmsfnet.simulate import simulate_map
 
-    low, high = structure.xyz.min(0) - 12.0, structure.xyz.max(0) + 12.0
-    model = simulate_map(structure, on_grid=cubic(low, high, structure.name))
-    return make_entry(structure, rmsf, simulated_volume(structure, blur, rng), simulated=model, geometry="exact")
+    return make_entry(structure, rmsf, simulated_volume(structure, blur, rng), geometry="exact")
 
 
 def relabelled(path: pathlib.Path, structure: Any, rmsf: Any) -> Any:
-    """The entry in a file with other labels (Å, by atom)."""
+    """The map of an entry in a file with the model simulated anew and other labels (Å, by atom)."""
     import numpy as np
 
+    from jaxprot.core.errors import InputError
     from jaxprot.core.volume import Volume
-    from jaxprot.rmsfnet.data import read_entry, targets
+    from jaxprot.rmsfnet.data import make_entry, read_entry
 
-    entry = read_entry(path)
-    grid = Volume(entry.map, np.full(3, 1.5), entry.origin, entry.name)
-    voxels, target = targets(structure, rmsf, grid)
-    return entry._replace(map=entry.map.astype(np.float32), voxels=voxels, target=target)
+    old = read_entry(path)
+    grid = Volume(old.map.astype(np.float32), np.full(3, 1.5), old.origin, old.name)
+    entry = make_entry(structure, rmsf, grid, old.name, geometry="exact")
+    if not np.array_equal(entry.voxels, old.voxels):
+        raise InputError(f"{path}: its atoms lie elsewhere; it was made of another structure or orientation")
+    return entry
 
 
 def prepare(
@@ -125,7 +125,8 @@ def prepare(
     from jaxprot.io.structures import write_structure
     from jaxprot.rmsfnet.data import write_entry
 
-    names = ("SHARE_B", "SHARE_SIMULATED", "STEEPNESS", "WEIGHTS", "OFFSET", "BLURRED")
+    names = ("SHARE_B", "SHARE_SIMULATED", "STEEPNESS", "NEAR", "FAR", "REACH", "AVERAGES", "WEIGHTS", "OFFSET")
+    names += ("LARGEST", "COUNTED", "BLURRED", "BLUR_LARGEST")
     settings = {name: np.asarray(getattr(rmsfnet_labels, name)).tolist() for name in names} | {"UNIFORM": UNIFORM}
     keep_settings(folder, settings | {"simulated": simulations is not None})
     started = time.time()

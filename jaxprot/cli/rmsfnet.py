@@ -90,7 +90,8 @@ class PredictOptions(MapOptions):
 def predict(options: PredictOptions) -> int:
     """Predicts the flexibility (RMSF, Å) of every atom of a model, of every voxel of a map, or of both.
 
-    With map and model the published main network is used, with one of them its variant for that. Writes atoms.csv,
+    With map and model the network for both is used, with one of them its variant for that. The shipped weights are a
+    stand-in, not trained on molecular dynamics; --weights FILE takes the published ones. Writes atoms.csv,
     residues.csv, rmsf.pdb (B column: RMSF, -1 without value), rmsf_z.pdb (published z-score of residues), trace.png,
     view.pml and view.cxc; with the network also rmsf.mrc.
     """
@@ -100,9 +101,11 @@ def predict(options: PredictOptions) -> int:
     timings = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
     with warnings_shown():
+        if options.method != "rmsfnet":
+            if options.model is None:
+                raise InputError(f"--method {options.method} needs --model")
+            options = _without_network(options)
         structure, volume = options.read()
-        if options.method != "rmsfnet" and structure is None:
-            raise InputError(f"--method {options.method} needs --model")
         if options.views is not None and not 1 <= options.views <= 24:
             raise InputError(f"--views must be 1 to 24, got {options.views}")
         timings["read"] = time.perf_counter() - begin
@@ -113,7 +116,21 @@ def predict(options: PredictOptions) -> int:
     timings["write"] = time.perf_counter() - begin
     record(options, run.folder(), "rmsfnet predict", inputs=options.files, weights=weights, timings=timings)
     print(f"{options.output}: {', '.join(written)}")
+    if options.method == "rmsfnet" and options.weights == "default":
+        print(
+            "jaxprot: the shipped weights are a stand-in, not trained on molecular dynamics; published: --weights FILE",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _without_network(options: PredictOptions) -> PredictOptions:
+    """The options without those that only the network reads; says which had been given."""
+    unused = {"map": None, "contour": None, "views": None, "weights": "default"}
+    given = [f"--{name}" for name, absent in unused.items() if getattr(options, name) != absent]
+    if given:
+        logging.getLogger("jaxprot").warning("%s: not used by --method %s", ", ".join(given), options.method)
+    return dataclasses.replace(options, **unused)
 
 
 def _flexibility(

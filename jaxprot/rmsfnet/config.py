@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 Variant = Literal["both", "map", "pdb"]
@@ -20,9 +21,9 @@ class RMSFNetConfig:
       geometry: of the input. `published`: the map is resampled between its first and last voxel (so up to a voxel off
         at the far end), the model's map is moved onto it by whole voxels. `exact`: both lie on one grid of 1.5 Å.
       hydrogens: whether the model's simulated map shows them, waters and every alternate location.
-      context: widths (standard deviations, Å) of Gaussians that blur the last density, the model's where there is one;
-        the logarithms of the blurred ones are further channels. How densely a place is packed is then there to read,
-        and needs no learning. The published network has none.
+      context: widths (standard deviations, Å, at least 1) of Gaussians that blur the model's simulated map, or the map
+        (over its maximum in the box) where it is alone; the logarithms of the blurred ones are further channels. How
+        densely a place is packed is then there to read. The published network has none.
       views: orientations of each box (1 to 24 rotations of a cube) over which a prediction is averaged. The network is
         not the same in every orientation; published predictions are of one.
     """
@@ -37,8 +38,8 @@ class RMSFNetConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "context", tuple(map(float, self.context)))  # headers of files hold lists
-        if any(not width > 0 for width in self.context):
-            raise ValueError(f"widths of context must be positive, got {self.context}")
+        if any(not 1 <= width < math.inf for width in self.context):
+            raise ValueError(f"widths of context must be at least 1 Å, which the grid resolves, got {self.context}")
         if self.variant not in ("both", "map", "pdb"):
             raise ValueError(f"variant must be both, map or pdb, got {self.variant!r}")
         if self.geometry not in ("published", "exact"):

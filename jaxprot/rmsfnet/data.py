@@ -78,8 +78,8 @@ def make_entry(
       volume: the map, resampled where it needs to be.
       name: instead of the structure's.
       simulated: the model's simulated map (4 Å, on 1.5 Å), if it is there already.
-      geometry: see `RMSFNetConfig`; with `exact` (which the shipped weights read) hydrogens and waters are left
-        out of the simulated map as well.
+      geometry: see `RMSFNetConfig`; with `exact` (which the shipped weights read) hydrogens, waters and
+        second locations are left out of the simulated map as well.
 
     Raises:
       InputError: no scored atom with a value lies inside the map.
@@ -206,10 +206,14 @@ class FlexibilityTask:
     def _read(self, paths: list[pathlib.Path]) -> list[Entry]:
         entries = [read_entry(path) for path in paths]
         for path, entry in zip(paths, entries, strict=True):
-            if entry.geometry not in ("", self.model.geometry):
+            if not entry.geometry:
+                continue
+            exact = entry.geometry == "exact"
+            if entry.geometry != self.model.geometry or self.model.hydrogens == exact:
                 raise InputError(
-                    f"{path}: made in the {entry.geometry} geometry, and the network reads {self.model.geometry}; set "
-                    f'RMSFNetConfig(geometry="{entry.geometry}"), or make the entries anew (`--geometry`)'
+                    f"{path}: made in the {entry.geometry} geometry, and the network reads {self.model.geometry}, "
+                    f"hydrogens {self.model.hydrogens}; set RMSFNetConfig(geometry={entry.geometry!r}, "
+                    f"hydrogens={not exact}), or make the entries anew (`--geometry`)"
                 )
         return entries
 

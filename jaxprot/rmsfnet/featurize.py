@@ -238,9 +238,17 @@ def drawn(structure: Structure, hydrogens: bool) -> Structure:
     """
     if hydrogens:
         return structure
-    first = structure.first_altlocs()
-    water = np.isin(np.char.upper(first.res_name.astype(str)), sorted(residues.WATER))[first.atom_residue]
-    return first.select(~water & ~np.isin(first.element, ("H", "D")))
+    water = np.isin(np.char.upper(structure.res_name.astype(str)), sorted(residues.WATER))
+    shown = ~water[structure.atom_residue] & ~np.isin(structure.element, ("H", "D"))
+    labelled = np.flatnonzero(structure.altloc != "")
+    at = structure.atom_residue[labelled]
+    places = (structure.res_chain[at], structure.resid[at], structure.icode[at], structure.model[labelled])
+    first: dict[tuple, str] = {}
+    for row, label, *place in zip(
+        labelled.tolist(), structure.altloc[labelled].tolist(), *(one.tolist() for one in places), strict=True
+    ):
+        shown[row] &= first.setdefault(tuple(place), label) == label
+    return structure.select(shown)
 
 
 def keep(occupied: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxprot.rmsfnet.config import RMSFNetConfig
 
 BOX, CORE = 40, 10
 SPACING = 1.5  # Å
-_TRACE = 1e-2  # added to blurred densities, whose logarithm is taken; inside of proteins they are 0.1 to 0.5
+_TRACE = 1e-2  # added to blurred densities before the logarithm; inside of proteins they are 0.1 to 0.5
 # node (level, column) -> nodes whose outputs it reads at its own level; the last level-(i + 1) node is up-sampled.
 NODES = ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 3))
 _kaiming = nnx.initializers.he_normal(in_axis=-2, out_axis=-1)
@@ -245,8 +245,12 @@ class RMSFNet(nnx.Module):
         return out
 
     def _seen(self, boxes: Array) -> Array:
-        boxes = normalise(boxes)
-        return jnp.concatenate([boxes, blurred(boxes, self.cfg.context)], axis=-1) if self.cfg.context else boxes
+        scaled = normalise(boxes)
+        if not self.cfg.context:
+            return scaled
+        # The model's map has units of its own; a map is only known up to a factor.
+        density = scaled if self.cfg.variant == "map" else boxes
+        return jnp.concatenate([scaled, blurred(density, self.cfg.context)], axis=-1)
 
     def __call__(
         self, boxes: Float[Array, "n 40 40 40 c"], key: PRNGKeyArray | None = None, core: int = CORE

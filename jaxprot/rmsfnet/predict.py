@@ -109,6 +109,8 @@ class Predictor:
         if volume is not None and variant != "pdb" and not volume.data.max() > 0:
             what = "negative" if volume.data.any() else "zero"
             raise InputError(f"{volume.name}: the map is {what} everywhere; is it the right file, and not inverted?")
+        if structure is not None and not featurize.protein_atoms(structure).any():
+            raise InputError(f"{structure.name}: no residue with N, CA, C and O; RMSF-net scores proteins only")
         exact = self.config.geometry == "exact"
         grid = None if volume is None else featurize.resample(volume, exact)
         model = None
@@ -132,8 +134,6 @@ class Predictor:
                     f"{grid.name}: no voxel is above the contour {contour:.4g}; the map reaches {grid.data.max():.4g}"
                 )
         else:
-            if not featurize.protein_atoms(structure).any():
-                raise InputError(f"{structure.name}: no residue with N, CA, C and O; RMSF-net scores proteins only")
             if contour is not None:
                 _log.warning("%s: the contour is not used where there is a model", structure.name)
             occupied = featurize.atom_map(structure, grid)
@@ -166,7 +166,7 @@ class Predictor:
         Raises:
           InputError: see `boxes`.
         """
-        structure = model if isinstance(model, Structure) or model is None else read_structure(model)
+        structure = model if isinstance(model, Structure) or model is None else read_structure(model, models="all")
         if structure is not None and len(np.unique(structure.model)) > 1:
             _log.warning("%s: several models; the first is taken", structure.name)
             structure = structure.first_model()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import pathlib
 import re
@@ -20,6 +21,7 @@ from jaxprot.rmsfnet.model import RMSFNet
 from jaxprot.weights import inspect, module
 from jaxprot.weights.convert import Rule, fill, rename
 
+_log = logging.getLogger(__name__)
 _EPSILON = 1e-5
 _MAXIMUM = 1.36  # mean largest density of simulated maps at 4 Å, of proteins without hydrogens
 _STATISTICS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
@@ -130,6 +132,10 @@ def read(
         cfg = config_of(rename(tensors, OFFICIAL, IGNORED, str(path)))
     if cfg.variant == "map":
         told: Variant = "pdb" if name.startswith(("sim", "pdb")) else "map"
+        if variant is None and not name.startswith(("sim", "pdb", "exp", "map")):
+            _log.warning(
+                "%s: its one channel is taken for a map; a file for models (sim_model.pth) is told by its name", path
+            )
         cfg = dataclasses.replace(cfg, variant=variant or told)
     if kind != "safetensors":
         tensors = fill(shapes(cfg), tensors, OFFICIAL, IGNORED, str(path))
@@ -141,7 +147,8 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
 
     Weights for one input may start the network for both: they become those of the model's channel (of the map's, if
     they read a map), and the other channel starts with small random ones. Weights for both may start a network for one,
-    which takes those of its channel. Channels of `context` that the weights do not know start with small random ones.
+    which takes those of its channel. Channels of `context` that the weights do not know start with small random ones. A
+    warning tells where `context`, `geometry` or `hydrogens` differ.
 
     Raises:
       CheckpointError: not such weights, of another width, or without batch normalisation.
@@ -157,13 +164,17 @@ def trainable(cfg: RMSFNetConfig, path: str | os.PathLike, rngs: nnx.Rngs) -> RM
         return np.asarray(drawn) * 0.1 * first.std()
 
     if cfg.variant == "both" and source.variant != "both":
-        pair = (densities, fresh(1)) if source.variant == "map" else (fresh(1), densities)
+        # Alone, the model's map is divided by its maximum; beside a map it is not.
+        pair = (densities, fresh(1)) if source.variant == "map" else (fresh(1), densities / _MAXIMUM)
         densities = np.concatenate(pair, axis=3)
     elif cfg.variant != "both" and source.variant == "both":
-        # Alone, the model's map is divided by its maximum; beside a map it is not.
         densities = densities[:, :, :, :1] if cfg.variant == "map" else densities[:, :, :, 1:] * _MAXIMUM
-    if cfg.context != source.context:
+    if cfg.context != source.context or (cfg.variant == "map") != (source.variant == "map"):
         context = fresh(len(cfg.context))
+    other = [key for key in ("context", "geometry", "hydrogens") if getattr(cfg, key) != getattr(source, key)]
+    if other:
+        told = (f"{key} {getattr(source, key)!r} there, {getattr(cfg, key)!r} here" for key in other)
+        _log.warning("%s: the network to train reads its input in another way: %s", path, "; ".join(told))
     tensors[name] = np.concatenate([densities, context], axis=3)
     expected = shapes(cfg)
     wrong = sorted(expected.keys() ^ tensors.keys())

@@ -109,8 +109,8 @@ class OptimConfig:
     """Optimiser and schedule.
 
     Attributes:
-      name: `sgd`; `adam` (weight decay added to the gradient); `adamw`; `muon` (orthogonalised momentum for the
-        matrices, AdamW for the rest); `radam` (with decoupled decay).
+      name: `sgd`; `adam` (weight decay added to the gradient); `adamw`; `muon` (orthogonalised momentum for
+        matrices and kernels of 2-D and 3-D convolutions, AdamW for the rest); `radam` (with decoupled decay).
       lr: peak learning rate (Muon's update is scaled to AdamW's root mean square, so one value serves both).
       momentum: of `sgd`.
       b1, b2, eps: of the Adam family.

@@ -220,5 +220,5 @@ def test_a_network_with_context_is_cropped_read_and_started_from(tmp_path):
     first = np.asarray(other.conv0_0.conv1.kernel[...])
     np.testing.assert_allclose(first[:, :, :, 0], 1.36 * found["conv0_0.conv1.kernel"][:, :, :, 1], rtol=1e-6)
     assert 0 < np.abs(first[:, :, :, 1]).max() < np.abs(first[:, :, :, 0]).max()
-    with pytest.raises(ValueError, match="context must be positive"):
+    with pytest.raises(ValueError, match="context must be at least 1 Å"):
         RMSFNetConfig(context=(0.0,))

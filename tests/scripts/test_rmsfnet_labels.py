@@ -75,3 +75,29 @@ def test_weights_are_found_again(making, ubiquitin, example):
         assert np.corrcoef(found, expected)[0, 1] > 0.95
     level = making["STEEPNESS"] * (making["features"](ubiquitin).reshape(-1, 12) @ weights.ravel()) + offset
     assert abs(level.mean() - np.log(0.8)) < 1e-5
+
+
+def test_map_model_and_labels_of_an_entry_lie_together(root, example, tmp_path):
+    from jaxprot.core.errors import InputError
+    from jaxprot.core.volume import Volume
+    from jaxprot.rmsfnet.data import targets, write_entry
+    from jaxprot.rmsfnet.simulate import simulate_map
+
+    training = runpy.run_path(str(root / "scripts" / "train_default_rmsfnet.py"))
+    structure = read_structure(example("chignolin"))
+    structure = structure.select(~np.isin(structure.element, ("H", "D")))
+    rng = np.random.default_rng(5)
+    turned = training["moved"](structure, rng)
+    rmsf = np.linspace(0.5, 2.0, structure.n_atoms)
+    entry = training["simulated_entry"](turned, rmsf, np.full(structure.n_atoms, 0.5), rng)
+    grid = Volume(entry.map, np.full(3, 1.5), entry.origin, "entry")
+    np.testing.assert_allclose(entry.model, simulate_map(turned, on_grid=grid).data, atol=1e-6)
+    np.testing.assert_array_equal(entry.voxels, targets(turned, rmsf, grid)[0])
+
+    path = write_entry(entry, tmp_path)
+    again = training["relabelled"](path, turned, 2 * rmsf)
+    np.testing.assert_array_equal(again.voxels, entry.voxels)
+    np.testing.assert_allclose(again.model, entry.model, atol=1e-6)
+    np.testing.assert_allclose(10**again.target - 1, 2 * (10**entry.target - 1), rtol=0.1)
+    with pytest.raises(InputError, match="another structure or orientation"):
+        training["relabelled"](path, training["moved"](structure, rng), rmsf)
