@@ -117,10 +117,7 @@ def predict(options: PredictOptions) -> int:
     record(options, run.folder(), "rmsfnet predict", inputs=options.files, weights=weights, timings=timings)
     print(f"{options.output}: {', '.join(written)}")
     if options.method == "rmsfnet" and options.weights == "default":
-        print(
-            "jaxprot: the shipped weights are a stand-in, not trained on molecular dynamics; published: --weights FILE",
-            file=sys.stderr,
-        )
+        print("the shipped weights are a stand-in, not trained on molecular dynamics; published ones: --weights FILE")
     return 0
 
 

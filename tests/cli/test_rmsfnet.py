@@ -126,6 +126,13 @@ def test_methods_without_training(run, example, method, tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["weights"] is None
 
 
+def test_methods_without_training_say_what_they_do_not_use(run, example, tmp_path):
+    arguments = ["--model", example("ubiquitin"), "--map", tmp_path / "none.mrc", "--views", "3", "--weights", "x.pth"]
+    done = run("rmsfnet", "predict", *arguments, "--method", "contact", "-o", tmp_path / "out")
+    assert done.code == 0 and "--map, --views, --weights: not used by --method contact" in done.err
+    assert "stand-in" not in done.out
+
+
 def test_methods_without_training_need_a_model(run, density, tmp_path):
     done = run("rmsfnet", "predict", "--map", density, "--method", "anm", "-o", tmp_path / "out")
     assert done.code == 2 and "--method anm needs --model" in done.err and not (tmp_path / "out").exists()
@@ -483,6 +490,7 @@ def test_shipped_weights_follow_the_input(run, fold, density, tmp_path):
         assert (done.code, done.err) == (0, "")
         record = json.loads((tmp_path / variant / "run.json").read_text())
         assert record["weights"]["name"] == f"rmsfnet:{variant}"
+        assert "a stand-in, not trained on molecular dynamics" in done.out
     assert (read_table(tmp_path / "pdb" / "atoms.csv")["rmsf_angstrom"] > 0).all()
 
 

@@ -143,6 +143,9 @@ def test_model_without_protein(run, folder, tmp_path):
     carbons = structure.select(structure.atom_name == "CA")
     write_structure(carbons, tmp_path / "trace.pdb")
     refused(run(model=tmp_path / "trace.pdb"), "trace", "no residue with N, CA, C and O", "proteins only")
+    water = "HETATM    1  O   HOH A   1       0.000   0.000   0.000  1.00 10.00           O\nEND\n"
+    (tmp_path / "water.pdb").write_text(water)
+    refused(run(model=tmp_path / "water.pdb"), "water", "no residue with N, CA, C and O")
     (tmp_path / "empty.pdb").write_text("REMARK nothing\nEND\n")
     refused(run(model=tmp_path / "empty.pdb"), "empty.pdb", "no ATOM records")
     (tmp_path / "blank.pdb").write_text("")

@@ -51,3 +51,7 @@ def test_the_map_of_the_shipped_weights_shows_no_hydrogens_waters_and_second_loc
     shown = featurize.drawn(structure, False)
     assert shown.atom_name.tolist() == ["N", "CA", "C", "O", "ZN"]
     np.testing.assert_allclose(shown.xyz[:, 0], [1, 2, 4, 5, 8])
+    # A second segment with the same chain and number, without labels, stays.
+    again = [line[:6] + f"{int(line[6:11]) + 10:5d}" + line[11:] for line in lines if line[16] == " "]
+    path.write_text("\n".join([*lines[:6], "TER", *again, "END", ""]))
+    assert featurize.drawn(read_structure(path), False).atom_name.tolist().count("N") == 2

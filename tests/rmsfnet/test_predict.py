@@ -12,7 +12,7 @@ import jaxprot
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.core.volume import Volume
 from jaxprot.io.maps import read_map
-from jaxprot.io.structures import read_structure
+from jaxprot.io.structures import read_structure, write_structure
 from jaxprot.rmsfnet import featurize, predict, results
 from jaxprot.rmsfnet.config import RMSFNetConfig
 from jaxprot.rmsfnet.simulate import simulate_map
@@ -218,7 +218,7 @@ def test_exact_geometry_puts_map_and_model_on_one_grid(small, trpcage, density):
     np.testing.assert_array_equal(np.isfinite(result.rmsf), featurize.protein_atoms(trpcage))
 
 
-def test_of_several_models_the_first_counts(small, trpcage, density, caplog):
+def test_of_several_models_the_first_counts(small, trpcage, density, caplog, tmp_path):
     twice = dataclasses.replace(
         trpcage,
         **{
@@ -235,6 +235,10 @@ def test_of_several_models_the_first_counts(small, trpcage, density, caplog):
         res_chain=twice.res_chain + (np.arange(twice.n_residues) >= trpcage.n_residues).astype(np.int32),
     )
     result = small("both").predict(twice, density)
+    assert "several models; the first is taken" in caplog.text
+    caplog.clear()
+    write_structure(twice, tmp_path / "twice.cif")
+    np.testing.assert_array_equal(small("both").predict(tmp_path / "twice.cif", density).rmsf, result.rmsf)
     assert "several models; the first is taken" in caplog.text
     np.testing.assert_array_equal(result.rmsf, small("both").predict(trpcage, density).rmsf)
 
