@@ -39,7 +39,7 @@ DATA = rmsfnet_labels.DATA
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
-VIEWS = 1  # orientations over which predictions are averaged; more did not agree better with B factors
+VIEWS = 4  # orientations over which predictions are averaged
 
 
 def moved(structure: Any, rng: Any) -> Any:
