@@ -39,7 +39,7 @@ DATA = rmsfnet_labels.DATA
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
 UNIFORM = 0.25  # of the maps tell nothing of the fluctuations: all atoms are blurred alike
 LARGEST_B = 200.0  # Å²
-VIEWS = 4  # orientations over which predictions are averaged
+VIEWS = {"both": 1, "map": 1, "pdb": 4}  # orientations that predictions are averaged over
 
 
 def moved(structure: Any, rng: Any) -> Any:
@@ -200,7 +200,8 @@ def export(run: pathlib.Path, variant: str) -> None:
     expected = compare.matched(structure, compare.read_reference(flexibility / "2k39_ca_rmsf.csv"))
     volume = None if variant == "pdb" else simulate_map(structure, 3.0, bfactors=True)
     # The entries lie on one grid of exactly 1.5 Å, and hold no hydrogens.
-    header = {**header, "config": {**header["config"], "geometry": "exact", "hydrogens": False, "views": VIEWS}}
+    told = {"geometry": "exact", "hydrogens": False, "views": VIEWS[variant]}
+    header = {**header, "config": {**header["config"], **told}}
     meta = {**header, "experiment": "rmsfnet/default", "scale": [1.0, 0.0]}
     path = DEFAULT / ("rmsfnet.safetensors" if variant == "both" else f"rmsfnet-{variant}.safetensors")
     portable.save(path, tensors, meta)
