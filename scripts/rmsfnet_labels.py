@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     from jaxprot.core import metrics
     from jaxprot.io.archives import read_chains
     from jaxprot.io.structures import read_structure
-    from jaxprot.rmsfnet import compare
+    from jaxprot.rmsfnet import compare, featurize
 
     global WEIGHTS, OFFSET
     chains = read_chains(DATA / "structures" / "train.npz")[: args.limit]
@@ -219,12 +219,13 @@ def main(argv: list[str] | None = None) -> int:
         if refined:
             found.append(metrics.pearson(packing(structure)[alpha], np.sqrt(structure.bfactor[alpha])))
     print(f"sqrt(B) of {len(found)} validation chains: mean Pearson r of packing {np.mean(found):.3f}")
-    structure = read_structure(DATA / "flexibility" / "1ubi.pdb")
-    structure = structure.select(structure.letters[structure.atom_residue] != "X")
+    structure = featurize.drawn(read_structure(DATA / "flexibility" / "1ubi.pdb"), hydrogens=False)
     expected = compare.matched(structure, compare.read_reference(DATA / "flexibility" / "2k39_ca_rmsf.csv"))
     alpha = structure.atom_name == "CA"
-    values, true = packing(structure)[alpha], expected[structure.atom_residue[alpha]]
-    for name, part in (("all", np.isfinite(true)), ("1-70", np.isfinite(true) & (structure.resid[:76] <= 70))):
+    residues = structure.atom_residue[alpha]
+    values, true = packing(structure)[alpha], expected[residues]
+    known, body = np.isfinite(true), structure.resid[residues] <= 70
+    for name, part in (("all", known), ("1-70", known & body)):
         print(f"2K39, {name}: r {metrics.pearson(values[part], true[part]):.3f}, mean {values[part].mean():.2f} Å")
     return 0
 

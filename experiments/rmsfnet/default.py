@@ -22,7 +22,7 @@ def config() -> TrainConfig:
             model=RMSFNetConfig(width=8, dropout=0.1, geometry="exact", hydrogens=False, context=(2.5, 5.0, 10.0)),
             size=8,
             core=20,
-            least=10,  # of 127 on average
+            least=10,  # not more: boxes with loose ends hold few
             shift=10,
             emphasis=1.0,
             held=24,
