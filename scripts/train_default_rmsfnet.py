@@ -8,7 +8,7 @@
     python scripts/train_default_rmsfnet.py export --run runs/rmsfnet --variant both          # and so on
 
 with `--data runs/flexibility` for each, and PDB = runs/rmsfnet/pdb/best.safetensors: what maps have in common is learnt
-once, from models alone. The card tells the steps of the shipped weights; they can be trained on (`--start`).
+once, from models alone. `widen --start FILE --wide FILE` gives a network twice as wide to train on from (`--start`). The card tells the steps of the shipped weights; they can be trained on (`--start`).
 
 Labels are those of `scripts/rmsfnet_labels.py`.
 
@@ -155,14 +155,16 @@ def prepare(
 
 
 def config(folder: pathlib.Path, variant: str, start: pathlib.Path | None = None) -> Any:
-    """The run of a variant, from weights if there are some."""
+    """The run of a variant, from weights if there are some; then their width is kept."""
     from jaxprot.train.config import load_experiment
+    from jaxprot.weights import portable
 
     cfg = load_experiment(ROOT / "experiments" / "rmsfnet" / "default.py")
     model = dataclasses.replace(cfg.task.model, variant=variant)
     task = dataclasses.replace(cfg.task, train=str(folder / "train"), val=str(folder / "val"), model=model)
     if start is not None:
-        task = dataclasses.replace(task, weights=str(start))
+        width = portable.load(start)[1]["config"]["width"]
+        task = dataclasses.replace(task, weights=str(start), model=dataclasses.replace(model, width=width))
     return dataclasses.replace(cfg, task=task)
 
 
@@ -180,6 +182,30 @@ def train(args: argparse.Namespace) -> None:
 
     header = {"system": "rmsfnet", "config": dataclasses.asdict(cfg.task.model)}
     print(fit(cfg, args.run / args.variant, resume=True, header=header, report=report))
+
+
+def widen(narrow: pathlib.Path, path: pathlib.Path) -> None:
+    """Writes a network of twice the width that computes the same (Net2Net, arXiv 1511.05641).
+
+    Every channel is there twice, and a random share of what it gave goes out from each, so that the two learn apart.
+    """
+    import numpy as np
+
+    from jaxprot.weights import portable
+
+    tensors, header = portable.load(narrow)
+    rng, out = np.random.default_rng(0), {}
+    for name, value in tensors.items():
+        if not name.startswith("head.final"):
+            value = np.repeat(value, 2, axis=-1)
+        if name.endswith("kernel") and not name.startswith("conv0_0.conv1"):
+            share = rng.normal(0.5, 0.25, value.shape)
+            value = np.stack([value * share, value * (1 - share)], axis=-2).reshape(
+                *value.shape[:-2], -1, value.shape[-1]
+            )
+        out[name] = value.astype(np.float32)
+    width = 2 * header["config"]["width"]
+    portable.save(path, out, {**header, "config": {**header["config"], "width": width}})
 
 
 def export(run: pathlib.Path, variant: str) -> None:
@@ -222,13 +248,14 @@ def export(run: pathlib.Path, variant: str) -> None:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["prepare", "train", "export"])
+    parser.add_argument("stage", choices=["prepare", "widen", "train", "export"])
     parser.add_argument(
         "--data", type=pathlib.Path, default=ROOT / "runs" / "flexibility", help="folder of the entries"
     )
     parser.add_argument("--run", type=pathlib.Path, help="folder of the runs")
     parser.add_argument("--variant", choices=["both", "map", "pdb"], default="both")
     parser.add_argument("--start", type=pathlib.Path, help="weights to start from, for this variant or for one input")
+    parser.add_argument("--wide", type=pathlib.Path, help="file for `widen` to write: a network of twice the width")
     parser.add_argument("--steps", type=int, help="instead of the experiment's")
     parser.add_argument("--simulated", type=pathlib.Path, help="folder of simulate_fluctuations.py, for prepare")
     parser.add_argument("--maps", type=pathlib.Path, help="folder of older entries whose maps serve again, for prepare")
@@ -247,6 +274,10 @@ def main() -> int:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if args.stage == "prepare":
         prepare(args.data, args.simulated, args.limit, args.reverse, args.maps)
+    elif args.stage == "widen":
+        if args.start is None or args.wide is None:
+            parser.error("--start and --wide are needed")
+        widen(args.start, args.wide)
     elif args.run is None:
         parser.error("--run is needed")
     elif args.stage == "train":
