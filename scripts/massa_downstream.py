@@ -48,7 +48,8 @@ def measure(name: str, method: str, seed: int, args: argparse.Namespace) -> dict
 
     folder, begin = str(args.folder), time.perf_counter()
     if method == "linear":
-        found = baselines.one_hot(FinetuneTask(table=name, folder=folder).data, seed)
+        task = FinetuneTask(table=name, folder=folder, share=args.share)
+        found = baselines.one_hot(task.data, seed, rows=task.trained_rows, longest=task.longest)
         return {**found, "seconds": time.perf_counter() - begin}
     model: dict[str, Any] = {"weights": args.weights}
     if method == "cnn":

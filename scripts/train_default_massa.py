@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     except (JaxprotError, FileNotFoundError) as error:
         parser.error(str(error))
     path = DEFAULT / "massa.safetensors"
-    told = {key: header[key] for key in ("step", "figures") if key in header}
+    told = {key: header[key] for key in ("step", "figures", "untrained") if key in header}
     weights.save(path, task.sizes, tensors, experiment="massa/default", embedder="physchem", **told)
     registry = ROOT / "jaxprot" / "weights" / "registry.toml"
     line = f'file = "default/{path.name}"\n'

@@ -8,7 +8,8 @@
     python scripts/train_default_rmsfnet.py export --run runs/rmsfnet --variant both          # and so on
 
 with `--data runs/flexibility` for each, and PDB = runs/rmsfnet/pdb/best.safetensors: what maps have in common is learnt
-once, from models alone. `widen --start FILE --wide FILE` gives a network twice as wide to train on from (`--start`). The card tells the steps of the shipped weights; they can be trained on (`--start`).
+once, from models alone. `widen --start FILE --wide FILE` writes a network of twice the width that predicts the same, to
+train on from. The card tells the steps of the shipped weights; they can be trained on (`--start`).
 
 Labels are those of `scripts/rmsfnet_labels.py`.
 

@@ -69,14 +69,24 @@ def embed(options: EmbedOptions) -> int:
     predictor, weights = load(options, "massa")
     embedder = _embedder(options.embedder, predictor.config.seq_dim)
     ontology = None if options.obo is None else read_obo(options.obo)
+    if ontology is not None:
+        _tell_terms(proteins, ontology)
+        if "go" in predictor.untrained:
+            print(
+                "jaxprot: warning: these weights have never seen GO terms: they are left out, as random layers would "
+                "move proteins that have some away from those that have none",
+                file=sys.stderr,
+            )
+            ontology = None
     names = _apart([protein.name for protein in proteins])
-    vectors, residues, kept = [], {}, []
+    vectors, residues, kept, annotated = [], {}, [], 0
     timings = {"read": time.perf_counter() - begin}
     begin = time.perf_counter()
     with progress(len(proteins), "proteins") as advance:
         for start in range(0, len(proteins), _AT_ONCE):
             rows = list(range(start, min(start + _AT_ONCE, len(proteins))))
-            used = _records(proteins, rows, embedder, predictor.config, ontology, options.long, failed)
+            used = _records(proteins, names, rows, embedder, predictor.config, ontology, options.long, failed)
+            annotated += sum(one.go is not None for one in used.values())
             for row, found in zip(used, predictor.embed(list(used.values()), long=options.long), strict=True):
                 kept.append(row)
                 vectors.append(found.vector)
@@ -91,19 +101,48 @@ def embed(options: EmbedOptions) -> int:
     with atomic_path(directory / "embeddings.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, names=np.array(names)[kept], features=np.stack(vectors), **more)
     if options.residues:
-        with atomic_path(directory / "residues.npz") as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **residues)
+        _write_arrays(residues, directory / "residues.npz")
     record(options, directory, "massa embed", inputs=_files(options.inputs), weights=weights, timings=timings,
            failed=failed)  # fmt: skip
-    told = {name: sum(getattr(proteins[row], name) is not None for row in kept) for name in ("coords", "entry")}
-    print(f"{directory}: {len(vectors)} proteins ({told['coords']} with structure, {told['entry']} with annotation), "
+    built = sum(proteins[row].coords is not None for row in kept)
+    print(f"{directory}: {len(vectors)} proteins ({built} with structure, {annotated} with GO terms), "
           f"{len(vectors[0])} channels; embeddings.npz{', residues.npz' if options.residues else ''}")  # fmt: skip
     report_failures(failed, len(kept) + len(failed), "proteins or files")
     return 1 if failed else 0
 
 
+def _write_arrays(arrays: dict[str, Any], path: Path) -> None:
+    """An npz file of arrays of any name; `numpy.savez` takes some names for its own options."""
+    import zipfile
+
+    import numpy as np
+
+    from jaxprot.io.outputs import atomic_path
+
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def _tell_terms(proteins: list[Any], ontology: Any) -> None:
+    """Warns of GO terms that the ontology does not have."""
+    terms = {term for one in proteins if one.entry is not None for term in one.entry.go}
+    unknown = sorted(terms - {t for t in terms if ontology.alternates.get(t, t) in ontology.names})
+    if unknown:
+        print(f"jaxprot: warning: {len(unknown)} of {len(terms)} GO terms are not in the ontology and are left out: "
+              f"{', '.join(unknown[:3])}{', ...' * (len(unknown) > 3)}", file=sys.stderr)  # fmt: skip
+
+
 def _records(
-    proteins: list[Any], rows: list[int], embedder: Any, cfg: Any, ontology: Any, long: Any, failed: dict[str, str]
+    proteins: list[Any],
+    names: list[str],
+    rows: list[int],
+    embedder: Any,
+    cfg: Any,
+    ontology: Any,
+    long: Any,
+    failed: dict[str, str],
 ) -> dict[int, Any]:
     """Inputs of the network by row, without proteins that do not fit; these are found by halving, and noted."""
     from jaxprot.massa.featurize import check
@@ -113,17 +152,17 @@ def _records(
         records = to_records([proteins[row] for row in rows], embedder, ontology=ontology, go_dim=cfg.go_dim)
     except InputError as error:
         if len(rows) == 1:
-            failed[proteins[rows[0]].name] = str(error)
+            failed[names[rows[0]]] = str(error)
             return {}
         parts = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-        first, second = (_records(proteins, part, embedder, cfg, ontology, long, failed) for part in parts)
+        first, second = (_records(proteins, names, part, embedder, cfg, ontology, long, failed) for part in parts)
         return first | second
     out = {}
     for row, one in zip(rows, records, strict=True):
         try:
             check(one, cfg, long)
         except InputError as error:
-            failed[one.name] = str(error)
+            failed[names[row]] = str(error)
         else:
             out[row] = one
     return out
@@ -142,24 +181,34 @@ def _table(path: Path) -> tuple[list[Any], dict[str, Any]]:
     from jaxprot.massa.tasks.tables import read_task
 
     try:
-        table = read_task(path)
+        table = read_task(path, trained=False)
     except InputError as error:
         if "no column label" not in str(error):
             raise
         return read_all((str(path),)), {}
-    proteins = [Protein(f"{table.name}_{row}", sequence) for row, sequence in enumerate(table.sequences)]
+    if table.unlabelled:
+        print(f"jaxprot: warning: {path}: {table.unlabelled} rows without a label are left out; without the column "
+              "label all rows are embedded", file=sys.stderr)  # fmt: skip
+    proteins = [Protein(name, sequence) for name, sequence in zip(table.names, table.sequences, strict=True)]
     if table.kind == "residue_classes":
         return proteins, {"split": table.split}
-    return proteins, {"labels": np.asarray(table.labels), "split": table.split}
+    labels = np.asarray(table.labels)
+    return proteins, {"labels": np.array(table.class_names)[labels] if table.class_names else labels,
+                      "split": table.split}  # fmt: skip
 
 
 def _apart(names: list[str]) -> list[str]:
-    """Names that occur twice get numbers."""
+    """Names that occur twice get numbers that no other name has."""
+    taken = set(names)
     seen: dict[str, int] = {}
     out = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        number = seen.get(name, 0) + 1
+        while number > 1 and f"{name}-{number}" in taken:
+            number += 1
+        seen[name] = number
+        out.append(name if number == 1 else f"{name}-{number}")
+        taken.add(out[-1])
     return out
 
 
@@ -191,7 +240,8 @@ class FinetuneOptions(Compute):
     folder: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Of the benchmarks' tables (default: the environment variable JAXPROT_TASKS)."""
     kind: Literal["auto", "regression", "classes", "residue_classes"] = "auto"
-    """Of the labels."""
+    """Of the labels. Auto takes texts, whole numbers from 0 or 1 on, and at most 20 different whole numbers for
+    classes, texts as long as their sequences for classes of residues, and all else for numbers; it tells which."""
     fold: Literal[0, 1, 2, 3, 4] = 0
     """Of kinase and davis, the one for validation."""
     weights: Annotated[str, tyro.conf.arg(metavar="NAME|FILE|none")] = "massa"
@@ -253,6 +303,14 @@ def finetune(options: FinetuneOptions) -> int:
             raise InputError("--embedder: for MASSA on tasks of single proteins; leave the option out")
         if not Path(options.embedder).is_file():
             raise InputError(f"--embedder {options.embedder}: no such file; give physchem, or a checkpoint of ESM-2")
+    if options.trajectory and options.frozen:
+        raise InputError("--trajectory: with --frozen the features stay where they are; leave one of them out")
+    if options.steps < 1:
+        raise InputError(f"--steps {options.steps}: give at least 1")
+    if not options.lr > 0:
+        raise InputError(f"--lr {options.lr}: give a number above 0")
+    if not 0 < options.share <= 1:
+        raise InputError(f"--share {options.share}: give a number above 0 and at most 1")
     if options.trajectory < 0 or options.trajectory == 1:
         raise InputError(f"--trajectory {options.trajectory}: give at least 2 proteins, or 0 for none")
     if paired and options.kind == "residue_classes":
@@ -268,11 +326,13 @@ def finetune(options: FinetuneOptions) -> int:
         **({"model": CNNConfig()} if cnn else {} if options.weights != "none" else {"model": _small()}),
     )
     kind = task.data.kind  # a table that cannot be used is told before anything is written
+    print(_described(task.data), file=sys.stderr)
     for line in _concerns(task):
         print(f"jaxprot: warning: {line}", file=sys.stderr)
     cfg = recipe(task, steps=options.steps, lr=options.lr, frozen=options.frozen, seed=options.seed)
     if not options.resume:
         RunDirectory(options.output, options.overwrite)
+        _clear(options.output)
     keep_memory()
     begin = time.perf_counter()
     header = {"system": "massa", **task.header()}
@@ -297,8 +357,28 @@ def finetune(options: FinetuneOptions) -> int:
     record(options, options.output, "massa finetune", inputs=inputs, timings=timings)
     part = next((name for name in ("test", "valid") if name in told), None)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told[part].items()) if part else "nothing to test on"
-    print(f"{options.output}: {figures}{' (validation)' if part == 'valid' else ''}; metrics.json")
+    tested = f" of {told['rows'][part]} {'validation ' if part == 'valid' else ''}rows" if part else ""
+    print(f"{options.output}: {figures}{tested}; metrics.json")
     return 0
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier run goes on from: `--overwrite` begins anew."""
+    import shutil
+
+    for name in ("ckpt", "trajectory"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "best.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _described(table: Any) -> str:
+    """What labels were read as."""
+    kinds = {"regression": "numbers", "classes": f"{table.classes} classes",
+             "residue_classes": f"{table.classes} classes of residues"}  # fmt: skip
+    counts = ", ".join(f"{len(table.part(name))} for {what}" for name, what in
+                       (("train", "training"), ("valid", "validation"), ("test", "testing")))  # fmt: skip
+    return f"{table.name}: labels are {kinds[table.kind]} (--kind); {counts}"
 
 
 def _concerns(task: Any) -> list[str]:
@@ -356,17 +436,25 @@ def _trajectory(followed: Any, options: FinetuneOptions) -> dict[str, Any]:
 
 def _score(task: Any, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
     """Figures of the parts; writes predictions.csv of the test part."""
+    import numpy as np
+
     from jaxprot.io.tables import write_table
     from jaxprot.massa.tasks import predict
     from jaxprot.massa.tasks.metrics import figures
+    from jaxprot.massa.tasks.tables import class_text
 
     told, kind = {}, task.data.kind
     for part, (found, labels) in predict.evaluate(predict.load(folder), task).items():
         rows = task.data.part(part)
         counts[part], told[part] = len(rows), figures(kind, found, labels)
-        if part == "test" and kind != "residue_classes":
-            texts = [task.data.sequences[row] for row in rows]
-            columns = {"sequence": texts, "label": labels, "predicted": found}
+        if part == "test":
+            table = task.data.take(rows)
+            if kind == "residue_classes":
+                ends = np.cumsum([min(len(text), task.longest) for text in table.sequences])[:-1]
+                labels, found = np.split(labels, ends), np.split(found, ends)
+            texts = {name: [class_text(kind, table.class_names, one) for one in values]
+                     for name, values in (("label", labels), ("predicted", found))}  # fmt: skip
+            columns = {"name": table.names, "sequence": table.sequences, **texts}
             write_table(columns, folder / "predictions.csv")
     return told
 
@@ -431,13 +519,16 @@ class PredictOptions(Compute):
 def predict(options: PredictOptions) -> int:
     """What a fine-tuned network says of sequences: predictions.csv.
 
-    Proteins that cannot be read are left out and listed at the end, with exit code 1; a row of a table is an error.
+    Proteins that cannot be read, rows of tables too, are left out and listed at the end, with exit code 1. Rows are
+    named by the column name or id, or by their line.
     """
     from jaxprot.io.outputs import RunDirectory, sha256
     from jaxprot.io.tables import write_table
     from jaxprot.massa.data import read_all
     from jaxprot.massa.tasks import predict as trained
     from jaxprot.massa.tasks.pair_network import NETWORK
+    from jaxprot.massa.tasks.pair_tables import is_pairs
+    from jaxprot.massa.tasks.tables import class_text
     from jaxprot.weights import inspect
 
     if not options.inputs:
@@ -447,6 +538,10 @@ def predict(options: PredictOptions) -> int:
     if inspect.read(file)[2].get("network") == NETWORK:
         return _predict_pairs(options, run, file)
     failed: dict[str, str] = {}
+    for path in options.inputs:
+        if path.name.endswith((".csv", ".csv.gz")) and is_pairs(path):
+            raise InputError(f"{path}: a table of pairs, and {file} was trained on single proteins; give a table "
+                             "without the columns smiles and sequence2, or weights of pairs")  # fmt: skip
     proteins = read_all(tuple(map(str, options.inputs)), None, failed)
     if not proteins:
         raise InputError("\n".join(failed.values()))
@@ -456,19 +551,10 @@ def predict(options: PredictOptions) -> int:
     if long:
         print(f"jaxprot: warning: {long}", file=sys.stderr)
     found = predictor.predict([protein.sequence for protein in proteins])
-    names = predictor.class_names
-
-    def text(value: Any) -> Any:
-        if predictor.kind == "regression":
-            return value
-        if predictor.kind == "classes":
-            return names[value] if names else value
-        return "".join(names[one] if names else str(one) for one in value)
-
     columns = {
         "name": [protein.name for protein in proteins],
         "sequence": [protein.sequence for protein in proteins],
-        "predicted": [text(value) for value in found],
+        "predicted": [class_text(predictor.kind, predictor.class_names, value) for value in found],
     }
     path = write_table(columns, run.folder() / "predictions.csv")
     told = {"name": predictor.task["name"], "file": str(file), "sha256": sha256(file)}

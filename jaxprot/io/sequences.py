@@ -36,12 +36,15 @@ class FastaRecord:
         return self.sequence.split("/")
 
 
-def read_fasta(path: str | os.PathLike, *, alphabet: str | None = ALPHABET + "-/*") -> list[FastaRecord]:
+def read_fasta(
+    path: str | os.PathLike, *, alphabet: str | None = ALPHABET + "-/*", empty: bool = False
+) -> list[FastaRecord]:
     """Reads all records of a FASTA file (`.gz` too).
 
     Args:
       path: the file.
       alphabet: letters allowed; None for any. A final '*' (stop) is dropped.
+      empty: give records without a sequence too, which are an error otherwise.
 
     Raises:
       InputError: no such file, no record, an empty record, or a letter outside the alphabet, with the record's name.
@@ -53,7 +56,7 @@ def read_fasta(path: str | os.PathLike, *, alphabet: str | None = ALPHABET + "-/
         line = line.strip()
         if line.startswith(">"):
             if name is not None:
-                records.append(_record(path, name, lines, alphabet))
+                records.append(_record(path, name, lines, alphabet, empty))
             name, lines = line[1:].strip(), []
         elif line and not line.startswith(";"):
             if name is None:
@@ -102,10 +105,10 @@ def _read_text(path: str | os.PathLike) -> str:
         raise InputError(f"{path}: cannot be opened ({error.strerror or error})") from error
 
 
-def _record(path: str | os.PathLike, name: str, lines: list[str], alphabet: str | None) -> FastaRecord:
+def _record(path: str | os.PathLike, name: str, lines: list[str], alphabet: str | None, empty: bool) -> FastaRecord:
     sequence = "".join("".join(lines).split()).upper()
     sequence = sequence[:-1] if sequence.endswith("*") else sequence
-    if not sequence:
+    if not sequence and not empty:
         raise InputError(f"{path}: record {name!r} is empty")
     wrong = sorted(set(sequence) - set(alphabet)) if alphabet is not None else []
     if wrong:

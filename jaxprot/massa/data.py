@@ -32,11 +32,13 @@ from jaxprot.massa.records import (
     UNIPROT,
     Protein,
     Vocabulary,
+    kept,
     of_structure,
     read_proteins,
     suffix,
     to_records,
 )
+from jaxprot.massa.tasks.tables import read_texts, row_names
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
 
@@ -58,17 +60,21 @@ class Hidden(NamedTuple):
 
 
 def read_all(
-    paths: tuple[str, ...], structures: str | None = None, failed: dict[str, str] | None = None
+    paths: tuple[str, ...],
+    structures: str | None = None,
+    failed: dict[str, str] | None = None,
+    training: bool = False,
 ) -> list[Protein]:
     """Proteins of files and folders.
 
     Args:
       paths: FASTA files, structures, UniProt flat files, archives of chains (`.npz`), tables with a column `sequence`
-        (`.csv`, of their training rows), or folders of such.
+        (`.csv`), or folders of such.
       structures: folder of a structure for each UniProt entry, whose name holds the accession between `-` as in
         `AF-P00698-F1-model_v4.pdb`, or is the accession.
       failed: takes the reason of each file or record that cannot be used, which is then left out as a whole; without it
         the first such is an error.
+      training: of tables with a column `split`, whether only the training rows are read.
 
     Raises:
       InputError: nothing there, or a file that cannot be read.
@@ -87,7 +93,7 @@ def read_all(
     out: list[Protein] = []
     for path in files:
         try:
-            out += _read(path, models, failed)
+            out += _read(path, models, failed, training)
         except InputError as error:
             if failed is None:
                 raise
@@ -95,10 +101,12 @@ def read_all(
     return out
 
 
-def _read(path: Path, models: dict[str, Path], failed: dict[str, str] | None) -> list[Protein]:
+def _read(path: Path, models: dict[str, Path], failed: dict[str, str] | None, training: bool) -> list[Protein]:
     if suffix(path) == ".npz":
         return [protein for chain in read_chains(path) for protein in of_structure(chain.structure)]
-    return _of_table(path) if suffix(path) == ".csv" else read_proteins(path, models, failed)
+    if suffix(path) == ".csv":
+        return _of_table(path, failed, training)
+    return read_proteins(path, models, failed)
 
 
 def _models(folder: Path) -> dict[str, Path]:
@@ -112,21 +120,24 @@ def _models(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _of_table(path: Path) -> list[Protein]:
-    """Sequences of a table; of one with parts, those for training."""
-    import pandas as pd
+def _of_table(path: Path, failed: dict[str, str] | None, training: bool) -> list[Protein]:
+    """Sequences of a table."""
+    frame = read_texts(path, ("sequence",))
+    names = row_names(path, frame, np.arange(len(frame)) + 2)
+    rows = zip(names, frame.sequence, range(2, len(frame) + 2), strict=True)
+    chosen = np.ones(len(frame), bool)
+    if training and "split" in frame:
+        chosen = frame.split.str.lower().isin(("train", "training")).to_numpy()
 
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: no table: {error}") from error
-    frame.columns = [str(name).strip() for name in frame]
-    if "sequence" not in frame:
-        raise InputError(f"{path}: no column sequence; it has {', '.join(frame)}")
-    if "split" in frame:
-        frame = frame[frame.split.str.strip().str.lower().isin(("train", "training"))]
-    texts = enumerate(frame.sequence.str.strip(), 1)
-    return [Protein(f"{path.name}_{row}", check_letters(text, f"{path}, row {row}")) for row, text in texts]
+    def make(name: str, sequence: str, line: int) -> Protein:
+        return Protein(name, check_letters(sequence, f"{path}, line {line}"))
+
+    made = (
+        (f"{path}, line {row[2]}", functools.partial(make, *row))
+        for row, take in zip(rows, chosen, strict=True)
+        if take
+    )
+    return kept(made, failed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +185,7 @@ class PretrainingTask:
         """All of them, each sequence once; the one that tells most stands for it."""
         best: dict[str, Protein] = {}
         failed: dict[str, str] = {}
-        read = read_all(self.data, self.structures, failed)
+        read = read_all(self.data, self.structures, failed, training=True)
         if failed:
             told = "; ".join(list(failed.values())[:3])
             _log.warning("%d files or records are left out: %s%s", len(failed), told, "; ..." * (len(failed) > 3))
@@ -202,8 +213,13 @@ class PretrainingTask:
         return dataclasses.replace(self.model, **{name: max(1, n) for name, n in self.vocabulary.classes.items()})
 
     def header(self) -> dict[str, Any]:
-        """Of exported weights: sizes, and what the classes are."""
-        return {"config": dataclasses.asdict(self.sizes), "vocabulary": dataclasses.asdict(self.vocabulary)}
+        """Of exported weights: sizes, what the classes are, and which inputs no protein had."""
+        learned = {"structure": any(p.coords is not None for p in self.proteins), "go": bool(self.vocabulary.go)}
+        return {
+            "config": dataclasses.asdict(self.sizes),
+            "vocabulary": dataclasses.asdict(self.vocabulary),
+            "untrained": [name for name, is_learned in learned.items() if not is_learned],
+        }
 
     @functools.cached_property
     def _split(self) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from jaxprot.massa.heads import pool
 from jaxprot.massa.model import MASSA
 from jaxprot.nn.runner import Runner
 
+_log = logging.getLogger(__name__)
 Long = Literal["refuse", "crop", "window"]
 _ITEMS = 4096  # padded residues at once
 
@@ -87,10 +89,12 @@ class Predictor:
 
     Args:
       module: the network without heads.
+      untrained: inputs that the weights never learned from, `structure` or `go`; records are read without them, as
+        random layers would move proteins that have them away from those that have not.
     """
 
-    def __init__(self, module: MASSA):
-        self.module, self.config = module, module.cfg
+    def __init__(self, module: MASSA, untrained: Sequence[str] = ()):
+        self.module, self.config, self.untrained = module, module.cfg, tuple(untrained)
         self.runner = Runner(module)
 
     def pure(self) -> tuple[Callable, list[Any]]:
@@ -114,6 +118,7 @@ class Predictor:
         Raises:
           InputError: a record that does not fit the network.
         """
+        records = self._known(records)
         most = self.config.max_length
         if long == "window" and any(len(record.sequence) > most for record in records):
             plans = [windows(len(record.sequence), most, most // 4) for record in records]
@@ -140,6 +145,15 @@ class Predictor:
                 of = Representation(records[row].name, np.asarray(vectors[place]), np.asarray(residues[place, :n]))
                 out[row] = of
         return out
+
+    def _known(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Without the inputs that the weights never learned from."""
+        empty = {field: None for part, field in (("structure", "coords"), ("go", "go")) if part in self.untrained}
+        dropped = [name for name in empty if any(getattr(record, name) is not None for record in records)]
+        if not dropped:
+            return records
+        _log.warning("these weights never learned from %s: left out", " and ".join(self.untrained))
+        return [dataclasses.replace(record, **empty) for record in records]
 
     def _together(self, record: Record) -> int:
         """Proteins like this one that are computed at once."""
@@ -182,6 +196,6 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
         raise InputError(f"no option {', '.join(unknown)} of MASSA; known: {', '.join(sorted(known))}")
     found = weights.read(path, **config)
     try:
-        return Predictor(weights.assemble_backbone(found.config, found.tensors))
+        return Predictor(weights.assemble_backbone(found.config, found.tensors), found.untrained)
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error

@@ -77,21 +77,23 @@ def read_proteins(
     if kind in FASTA:
         from jaxprot.io.sequences import read_fasta
 
-        read = (
-            (one.id or f"{path.stem}_{i}", one.sequence) for i, one in enumerate(read_fasta(path, alphabet=None), 1)
-        )
-        return _kept(
+        records = read_fasta(path, alphabet=None, empty=True)  # empty ones are told one by one, as wrong letters are
+        read = ((one.id or f"{path.stem}_{i}", one.sequence) for i, one in enumerate(records, 1))
+        return kept(
             ((f"{path}, {name}", functools.partial(_of_fasta, name, text, path)) for name, text in read), failed
         )
     if kind in STRUCTURES:
         from jaxprot.io.structures import read_structure
 
-        return list(of_structure(read_structure(path)))
+        found = list(of_structure(read_structure(path)))
+        if not found:
+            raise InputError(f"{path}: no protein chain with CA atoms")
+        return found
     if kind in UNIPROT:
         from jaxprot.io.uniprot import read_uniprot
 
         models = structures or {}
-        return _kept(
+        return kept(
             ((f"{path}, {entry.accession}", functools.partial(_of_entry, entry, path, models.get(entry.accession)))
              for entry in read_uniprot(path)), failed,
         )  # fmt: skip
@@ -99,8 +101,13 @@ def read_proteins(
     raise InputError(f"{path}: the suffix tells no kind of file; known are {known} (also with .gz)")
 
 
-def _kept(makers: Iterable[tuple[str, Callable[[], Protein]]], failed: dict[str, str] | None) -> list[Protein]:
-    """Proteins of their makers, without those that raise, if these are to be noted."""
+def kept(makers: Iterable[tuple[str, Callable[[], Protein]]], failed: dict[str, str] | None) -> list[Protein]:
+    """Proteins of their makers, without those that raise.
+
+    Args:
+      makers: a name for messages, and what makes the protein.
+      failed: takes the reasons of those that raise; without it the first such is an error.
+    """
     out = []
     for name, make in makers:
         try:
@@ -108,8 +115,14 @@ def _kept(makers: Iterable[tuple[str, Callable[[], Protein]]], failed: dict[str,
         except InputError as error:
             if failed is None:
                 raise
-            failed[name] = str(error)
+            note(failed, name, str(error))
     return out
+
+
+def note(failed: dict[str, str], name: str, reason: str) -> None:
+    """Adds a reason, under a number if another of this name is there already."""
+    place = sum(key == name or key.startswith(f"{name} (") for key in failed)
+    failed[f"{name} ({place + 1})" if place else name] = reason
 
 
 def _of_fasta(name: str, sequence: str, path: Path) -> Protein:

@@ -184,11 +184,13 @@ class Read(NamedTuple):
       config: sizes.
       tensors: in our names.
       unused: tensors of a published file that the network never reads, in their names.
+      untrained: inputs that the weights never learned from, `structure` or `go`: what they do to them is random.
     """
 
     config: MASSAConfig
     tensors: dict[str, np.ndarray]
     unused: dict[str, np.ndarray]
+    untrained: tuple[str, ...] = ()
 
 
 def blueprint(cfg: MASSAConfig, heads: bool = True) -> module.Blueprint:
@@ -363,7 +365,7 @@ def read(path: str | os.PathLike, **config: Any) -> Read:
         cfg = MASSAConfig(**{**header["config"], **config})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its header fits no MASSA ({error})") from error
-    return Read(cfg, tensors, {})
+    return Read(cfg, tensors, {}, tuple(header.get("untrained", ())))
 
 
 def portable_form(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

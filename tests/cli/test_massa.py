@@ -47,7 +47,7 @@ def test_vectors_of_every_kind_of_file(small, tmp_path, example, capsys):
     (tmp_path / "in" / "chignolin.pdb").write_bytes(example("chignolin").read_bytes())
     out = tmp_path / "out"
     assert main(["massa", "embed", str(tmp_path / "in"), "--weights", str(small), "--residues", "-o", str(out)]) == 0
-    assert "3 proteins (1 with structure, 0 with annotation), 16 channels" in capsys.readouterr().out
+    assert "3 proteins (1 with structure, 0 with GO terms), 16 channels" in capsys.readouterr().out
     with np.load(out / "embeddings.npz") as found, np.load(out / "residues.npz") as residues:
         names = list(found["names"])
         assert len(names) == 3 and {"a", "a-2"} < set(names) and found["features"].shape == (3, 16)
@@ -267,9 +267,9 @@ def test_labels_stay_with_their_rows(small, tmp_path, capsys):
     path, out = tmp_path / "t.csv", tmp_path / "out"
     path.write_text(f"sequence,label,split\nACD,0.5,train\n{'A' * 65},7.5,test\nMKV,,train\nWWW,2.5,train\n")
     assert main(["massa", "embed", str(path), "--weights", str(small), "-o", str(out)]) == 1
-    assert "t_1: 65 residues" in capsys.readouterr().err
+    assert "t_line3: 65 residues" in capsys.readouterr().err
     with np.load(out / "embeddings.npz") as found:
-        assert list(found["names"]) == ["t_0", "t_2"] and list(found["labels"]) == [0.5, 2.5]
+        assert list(found["names"]) == ["t_line2", "t_line5"] and list(found["labels"]) == [0.5, 2.5]
         assert found["features"].shape == (2, 16) and list(found["split"]) == ["train", "train"]
 
 
@@ -317,7 +317,7 @@ def test_entries_with_terms_in_one_command(small, tmp_path, capsys):
     assert main([*args, "--obo", str(obo), "-o", str(tmp_path / "with")]) == 1
     said = capsys.readouterr()
     assert (
-        "2 proteins (0 with structure, 2 with annotation)" in said.out and "another sequence than entry P3" in said.err
+        "2 proteins (0 with structure, 1 with GO terms)" in said.out and "another sequence than entry P3" in said.err
     )
     assert main([*args, "-o", str(tmp_path / "without")]) == 1
     with np.load(tmp_path / "with" / "embeddings.npz") as one, np.load(tmp_path / "without" / "embeddings.npz") as two:
@@ -328,3 +328,101 @@ def test_entries_with_terms_in_one_command(small, tmp_path, capsys):
     assert main(["massa", "embed", str(models), "--weights", str(small), "-o", str(tmp_path / "single")]) == 0
     with np.load(tmp_path / "single" / "embeddings.npz") as found:
         assert np.isfinite(found["features"]).all() and found["features"].shape == (1, 16)
+
+
+def embedded(folder):
+    with np.load(folder / "embeddings.npz") as found:
+        return {name: found[name] for name in found.files}
+
+
+def test_all_rows_of_a_table_with_parts(small, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("id,sequence,split\np1,ACDE,train\np2,ACDF,test\n,ACDG,valid\n")
+    assert main(["massa", "embed", str(table), "--weights", str(small), "-o", str(tmp_path / "out")]) == 0
+    assert list(embedded(tmp_path / "out")["names"]) == ["p1", "p2", "t_line4"]
+
+
+def test_texts_of_classes_and_one_value_are_embedded(small, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("sequence,label\nACDE,soluble\nACDF,\nACDG,soluble\n")
+    assert main(["massa", "embed", str(table), "--weights", str(small), "-o", str(tmp_path / "out")]) == 0
+    assert "1 rows without a label are left out" in capsys.readouterr().err
+    assert list(embedded(tmp_path / "out")["labels"]) == ["soluble", "soluble"]
+
+
+def test_records_fail_one_by_one_and_names_never_collide(small, tmp_path, capsys):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    (inputs / "a.fasta").write_text(">a\nACDE\n>a\nACDEF\n>a-2\nACDEFG\n>file\nACD\n>empty\n>z\nA1\n>z\nA2\n")
+    atoms = "ATOM      1  N   ALA A   1      11.104   6.134  -6.504  1.00  0.00           N\nEND\n"
+    (inputs / "noca.pdb").write_text(atoms)
+    out = tmp_path / "out"
+    assert main(["massa", "embed", str(inputs), "--weights", str(small), "--residues", "-o", str(out)]) == 1
+    told = capsys.readouterr().err
+    assert "noca.pdb: no protein chain with CA atoms" in told and "empty" in told and "4 of 8" in told
+    with np.load(out / "residues.npz") as residues:
+        assert {name: len(residues[name]) for name in residues.files} == {"a": 4, "a-3": 5, "a-2": 6, "file": 3}
+    assert main(["massa", "embed", str(inputs / "noca.pdb"), "--weights", str(small), "-o", str(tmp_path / "b")]) == 2
+    assert "no protein chain with CA atoms" in capsys.readouterr().err
+
+
+def test_terms_that_weights_never_learned_from_are_left_out(small, tmp_path, capsys):
+    path = tmp_path / "untrained.safetensors"
+    weights.save(path, SMALL, weights.read(small).tensors, untrained=["go"])
+    (tmp_path / "go.obo").write_text("format-version: 1.2\n\n[Term]\nid: GO:0000001\nname: one\n")
+    entry = (
+        "ID   X_TEST   Reviewed;   4 AA.\nAC   P00001;\nDR   GO; GO:0000001; F:one; IEA:X.\n"
+        "DR   GO; GO:9999999; F:none; IEA:X.\nSQ   SEQUENCE   4 AA;  500 MW;  0 CRC64;\n     ACDE\n//\n"
+    )
+    (tmp_path / "x.dat").write_text(entry)
+    command = ["massa", "embed", str(tmp_path / "x.dat")]
+    obo = ["--obo", str(tmp_path / "go.obo")]
+    for name, file, more in (("with", small, obo), ("left", path, obo), ("none", path, [])):
+        assert main([*command, "--weights", str(file), *more, "-o", str(tmp_path / name)]) == 0
+        told = capsys.readouterr()
+        assert ("1 with GO terms" in told.out) == (name == "with")
+        assert ("never seen GO terms" in told.err) == (name == "left")
+        assert ("1 of 2 GO terms are not in the ontology" in told.err) == bool(more)
+    given, left, none = (embedded(tmp_path / name)["features"] for name in ("with", "left", "none"))
+    np.testing.assert_array_equal(left, none)
+    assert np.abs(given - none).max() > 1e-3
+
+
+def test_predictions_name_classes_and_rows(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    rng = np.random.default_rng(0)
+    made = [("".join(rng.choice(list("ACDEW"), 12)), ("soluble", "membrane")[i % 2]) for i in range(40)]
+    rows = [f"p{i},{text},{label},{('train', 'test')[i > 30]}" for i, (text, label) in enumerate(made)]
+    table.write_text("\n".join(["id,sequence,label,split", *rows]))
+    run = tmp_path / "run"
+    command = ["massa", "finetune", str(table), "--network", "cnn", "--steps", "2", "-o", str(run)]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "labels are 2 classes" in told.err and "of 9 rows" in told.out
+    tested = pd.read_csv(run / "predictions.csv")
+    assert list(tested.name) == [f"p{i}" for i in range(31, 40)]
+    assert set(tested.label) == {"soluble", "membrane"} and set(tested.predicted) <= {"soluble", "membrane"}
+    assert main(command) == 2
+    assert main([*command, "--overwrite"]) == 0  # begins anew
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()][-1] == 2
+    said = tmp_path / "said"
+    assert main(["massa", "predict", str(table), "--weights", str(run), "-o", str(said)]) == 0
+    assert list(pd.read_csv(said / "predictions.csv").name) == [f"p{i}" for i in range(40)]
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("sequence,sequence2\nACD,ACE\n")
+    assert main(["massa", "predict", str(pairs), "--weights", str(run), "-o", str(tmp_path / "no")]) == 2
+    assert "a table of pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps 0: give at least 1"),
+        (["--share", "2"], "--share 2.0: give a number above 0"),
+        (["--lr", "0"], "--lr 0.0: give a number above 0"),
+        (["--frozen", "--trajectory", "10"], "features stay where they are"),
+    ],
+)
+def test_numbers_that_make_no_training(table, tmp_path, capsys, arguments, message):
+    assert main(["massa", "finetune", str(table), *arguments, "-o", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -148,7 +148,7 @@ def test_predictions_read_what_was_trained_on(tmp_path, language):
 
 def test_a_share_of_the_rows(tmp_path):
     source = table(tmp_path / "t.csv", "classes")
-    part = FinetuneTask(table=source, model=SMALL, share=0.25)._train
-    assert len(part) == 30 and set(part) <= set(FinetuneTask(table=source, model=SMALL)._train)
+    part = FinetuneTask(table=source, model=SMALL, share=0.25).trained_rows
+    assert len(part) == 30 and set(part) <= set(FinetuneTask(table=source, model=SMALL).trained_rows)
     with pytest.raises(ValueError, match="share"):
         FinetuneTask(table=source, share=0.0)

@@ -44,7 +44,8 @@ def folder(tmp_path, example):
 
 def test_every_kind_of_file(folder):
     proteins = read_all((str(folder),))
-    assert len(proteins) == 40 + 20 + 2 + 1
+    assert len(proteins) == 40 + 20 + 3 + 1
+    assert len(read_all((str(folder),), training=True)) == 40 + 20 + 2 + 1
     assert sum(p.entry is not None for p in proteins) == 20 and sum(p.coords is not None for p in proteins) == 1
     task = PretrainingTask(data=(str(folder),), model=SMALL)
     assert len(task.proteins) == 62  # the row of the table that is in the FASTA file counts once
@@ -65,7 +66,7 @@ def test_what_cannot_be_used_is_left_out_and_told(folder, caplog):
     (models / "AF-P0-F1-model_v4.pdb").write_bytes((folder / "d.pdb").read_bytes())
     failed = {}
     read = read_all((str(folder),), str(models), failed)
-    assert len(read) == 40 + 1 + 19 + 2 + 1 and "P0" not in {protein.name for protein in read}
+    assert len(read) == 40 + 1 + 19 + 3 + 1 and "P0" not in {protein.name for protein in read}
     assert [reason for reason in failed.values() if "'-' at place 3" in reason]
     assert [reason for reason in failed.values() if "another sequence than entry P0" in reason] and len(failed) == 3
     with pytest.raises(InputError, match="'-' at place 3"):

@@ -26,10 +26,41 @@ def test_numbers(tmp_path):
 
 
 def test_classes_by_number_and_by_text(tmp_path):
-    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,0,train", "ACE,4,train"]))
-    assert (table.kind, table.classes, table.metric) == ("classes", 5, "accuracy")
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,0,train", "ACE,2,train", "AEE,1,test"]))
+    assert (table.kind, table.classes, table.metric) == ("classes", 3, "accuracy") and not table.class_names
+    # Identifiers are no numbers of a class: the largest would be the size of the head.
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,9606,train", "ACE,559292,train", "AEE,10090,test"]))
+    assert (table.kind, table.classes) == ("classes", 3) and table.class_names == ("9606", "10090", "559292")
+    np.testing.assert_array_equal(table.labels, [0, 2, 1])
     table = tables.read_task(write(tmp_path / "t.csv", ["ACD,lyase,train", "ACE,kinase,train", "AAA,lyase,test"]))
     assert table.class_names == ("kinase", "lyase") and list(table.labels) == [1, 0, 1]
+
+
+def test_what_is_no_number_among_numbers(tmp_path):
+    rows = [f"AC{'DEFGHIKLMN'[i % 10]},{i / 4},train" for i in range(20)]
+    table = tables.read_task(write(tmp_path / "t.csv", [*rows, "AAA,NA,train", "AAG,null,test"]))
+    assert table.kind == "regression" and len(table.sequences) == 20 and table.unlabelled == 2
+    with pytest.raises(InputError, match="line 22: label '1.2x' is no number, as most are.*--kind classes"):
+        tables.read_task(write(tmp_path / "t.csv", [*rows, "AAA,1.2x,train"]))
+    assert tables.read_task(tmp_path / "t.csv", kind="classes").kind == "classes"
+    table = tables.read_task(write(tmp_path / "t.csv", ["ACD,none,train", "ACE,lyase,train", "ACF,NA,test"]))
+    assert table.class_names == ("NA", "lyase", "none")  # texts among texts are classes
+
+
+def test_whole_numbers_that_are_measured(tmp_path):
+    rows = [f"AC{'DEFGHIKLMN'[i % 10]},{35 + i},train" for i in range(40)]
+    assert tables.read_task(write(tmp_path / "t.csv", rows)).kind == "regression"
+
+
+def test_names_of_rows(tmp_path):
+    rows = ["p1,ACD,1.5,train", "p2,ACE,,train", ",AEE,2.5,test", "p4,AED,3.5,train"]
+    table = tables.read_task(write(tmp_path / "t.csv", rows, "id,sequence,label,split"))
+    assert table.names == ("p1", "t_line4", "p4")
+    assert table.take(table.part("test")).names == ("t_line4",)
+    one = write(tmp_path / "one.csv", ["ACD,1.5,train", "ACE,1.50,train"])
+    with pytest.raises(InputError, match="all training labels are the same"):
+        tables.read_task(one)
+    assert len(tables.read_task(one, trained=False).sequences) == 2
 
 
 def test_residue_classes(tmp_path):

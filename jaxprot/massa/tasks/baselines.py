@@ -31,30 +31,41 @@ def windows(sequence: str, reach: int = WINDOW) -> np.ndarray:
     return np.eye(end + 1, dtype=np.float32)[near].reshape(len(sequence), -1)
 
 
-def one_hot(table: Table, seed: int = 0) -> dict[str, float]:
+def one_hot(
+    table: Table, seed: int = 0, rows: np.ndarray | None = None, longest: int | None = None
+) -> dict[str, float]:
     """Metric of the linear model on the validation and test parts.
 
     Args:
       table: the task.
       seed: of the choice of residues, where there are too many.
+      rows: of the table to train on; its training part by default.
+      longest: residues; of longer sequences only so many first ones are read.
 
     Returns:
       `valid` and `test`, those parts of them that there are.
     """
-    parts = {name: table.take(table.part(name)) for name in ("train", "valid", "test") if len(table.part(name))}
+    chosen_rows = {name: table.part(name) for name in ("train", "valid", "test") if len(table.part(name))}
+    if rows is not None:
+        chosen_rows["train"] = rows
+    parts = {name: table.take(which) for name, which in chosen_rows.items()}
     inputs, targets = {}, {}
     for name, part in parts.items():
         if table.kind == "residue_classes":
-            inputs[name] = np.concatenate([windows(one) for one in part.sequences])
-            targets[name] = np.concatenate(part.labels)
+            # A window looks beyond the cut, where a network does not; what is told is the same.
+            inputs[name] = np.concatenate([windows(one)[:longest] for one in part.sequences])
+            targets[name] = np.concatenate([one[:longest] for one in part.labels])
             kept = targets[name] != IGNORE
             inputs[name], targets[name] = inputs[name][kept], targets[name][kept]
         else:
-            inputs[name], targets[name] = composition(part.sequences), np.asarray(part.labels)
+            inputs[name], targets[name] = (
+                composition([one[:longest] for one in part.sequences]),
+                np.asarray(part.labels),
+            )
     x, y = inputs["train"], targets["train"]
     if len(x) > _RESIDUES:
-        rows = np.random.default_rng(seed).permutation(len(x))[:_RESIDUES]
-        x, y = x[rows], y[rows]
+        drawn = np.random.default_rng(seed).permutation(len(x))[:_RESIDUES]
+        x, y = x[drawn], y[drawn]
     centre, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
     inputs = {name: (value - centre) / spread for name, value in inputs.items()}
     x = (x - centre) / spread

@@ -157,7 +157,8 @@ class FinetuneTask:
         return read_task(self.table, self.folder, self.kind)
 
     @functools.cached_property
-    def _train(self) -> np.ndarray:
+    def trained_rows(self) -> np.ndarray:
+        """Rows of the table that are trained on."""
         rows = self.data.part("train")
         count = max(1, round(self.share * len(rows)))
         return rows if count == len(rows) else np.sort(np.random.default_rng(self.subset).permutation(rows)[:count])
@@ -167,8 +168,8 @@ class FinetuneTask:
         """Mean and deviation of the training labels; (0, 1) for classes."""
         if self.data.kind != "regression":
             return 0.0, 1.0
-        values = np.asarray(self.data.labels)[self._train]
-        return float(values.mean()), float(values.std())
+        values = np.asarray(self.data.labels)[self.trained_rows]
+        return float(values.mean()), float(values.std()) or 1.0
 
     @functools.cached_property
     def embedder(self) -> Embedder:
@@ -194,7 +195,7 @@ class FinetuneTask:
 
     @functools.cached_property
     def _batches(self) -> BucketBatches:
-        lengths = [min(len(self.data.sequences[row]), self.longest) for row in self._train]
+        lengths = [min(len(self.data.sequences[row]), self.longest) for row in self.trained_rows]
         return BucketBatches(lengths, self.items, bucket=_padded, most=64)
 
     def header(self) -> dict[str, Any]:
@@ -242,7 +243,7 @@ class FinetuneTask:
 
     def load(self, shape: Hashable, members: np.ndarray) -> Labelled:
         """Padded rows of the training part."""
-        return self.rows(self._train[members], int(shape))  # type: ignore[call-overload]
+        return self.rows(self.trained_rows[members], int(shape))  # type: ignore[call-overload]
 
     def rows(self, rows: np.ndarray, length: int) -> Labelled:
         """Padded rows of the table."""
@@ -275,7 +276,7 @@ class FinetuneTask:
     def evaluator(self, graphdef: Any) -> Callable[[Any], dict[str, float]]:
         """Figures of the validation part (of the training part, where there is none)."""
         part = self.data.part("valid")
-        part = self._train if not len(part) else part
+        part = self.trained_rows if not len(part) else part
         if len(part) > self.evaluated:
             part = part[np.linspace(0, len(part) - 1, self.evaluated).astype(int)]
         apply = jax.jit(lambda variables, seq, mask: nnx.merge(graphdef, variables)(seq, mask))

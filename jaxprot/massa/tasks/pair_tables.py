@@ -17,7 +17,7 @@ import numpy as np
 from jaxprot.core.errors import InputError
 from jaxprot.massa.embedders import check_letters
 from jaxprot.massa.ligand import Ligand, from_smiles
-from jaxprot.massa.tasks.tables import is_number, parse_labels, parse_parts, read_texts
+from jaxprot.massa.tasks.tables import is_number, labelled, mostly_numbers, parse_labels, parse_parts, read_texts
 
 PairKind = Literal["classes", "regression"]
 Partner = Literal["smiles", "sequence2"]
@@ -119,7 +119,7 @@ def read_pairs(
         told = "both smiles and sequence2; remove one of them" if found else "no column smiles or sequence2"
         raise InputError(f"{path}: {told}")
     partner = found[0]
-    kept = ~frame.label.str.lower().isin(("", "nan")).to_numpy()
+    kept = labelled(frame, kind)
     frame, lines = frame[kept], lines[kept]
     if not len(frame):
         raise InputError(f"{path}: no row has a label")
@@ -135,7 +135,7 @@ def read_pairs(
     texts = list(frame.label)
     if kind is None:
         whole = all(text.isdigit() and int(text) < _CLASSES for text in texts) and partner == "smiles"
-        kind = "regression" if all(map(is_number, texts)) and not whole else "classes"
+        kind = "regression" if mostly_numbers(texts) and not whole else "classes"
     if kind == "classes" and partner == "sequence2":
         bad = next((line for line, text in zip(lines, texts, strict=True) if not is_number(text)), lines[0])
         raise InputError(

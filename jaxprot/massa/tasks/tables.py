@@ -24,6 +24,7 @@ Metric = Literal["spearman", "accuracy"]
 IGNORE = -100
 """Label of a residue that does not count."""
 SPLITS = ("train", "valid", "test")
+_COUNTED, _OTHERS = 1000, 20  # whole numbers that are taken for classes: those from 0 or 1 on, or so few others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Table(NamedTuple):
       sequences: letters in upper case.
       labels: (n,) float64 or int; for residue tasks a list of (L,) int arrays, `IGNORE` where nothing is to be told.
       split: (n,) `train`, `valid` or `test`.
-      class_names: texts of the classes, if the table has texts.
+      class_names: texts of the classes, if the table has texts, or whole numbers that do not count from 0.
+      names: of the rows: the column `name` or `id`, or the number of the line.
+      unlabelled: rows that were left out, as they have no label.
     """
 
     name: str
@@ -80,6 +83,8 @@ class Table(NamedTuple):
     labels: np.ndarray | list[np.ndarray]
     split: np.ndarray
     class_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    unlabelled: int = 0
 
     @property
     def metric(self) -> Metric:
@@ -93,7 +98,10 @@ class Table(NamedTuple):
     def take(self, rows: np.ndarray) -> Table:
         """Some rows."""
         labels = [self.labels[i] for i in rows] if isinstance(self.labels, list) else self.labels[rows]
-        return self._replace(sequences=[self.sequences[i] for i in rows], labels=labels, split=self.split[rows])
+        names = tuple(self.names[i] for i in rows) if self.names else ()
+        return self._replace(
+            sequences=[self.sequences[i] for i in rows], labels=labels, split=self.split[rows], names=names
+        )
 
 
 def read_texts(path: Path, needed: Sequence[str], hint: str = "") -> Any:
@@ -122,21 +130,63 @@ def read_texts(path: Path, needed: Sequence[str], hint: str = "") -> Any:
     return frame.apply(lambda values: values.str.strip())
 
 
-def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None, kind: Kind | None = None) -> Table:
+def row_names(path: Path, frame: Any, lines: np.ndarray) -> tuple[str, ...]:
+    """Names of rows: those of the column `name` or `id`, and where there is none the file and the line.
+
+    Args:
+      path: of the table.
+      frame: of `read_texts`.
+      lines: of the rows in the file.
+    """
+    column = next((name for name in ("name", "id") if name in frame), None)
+    stem = path.name.partition(".")[0]
+    given = [""] * len(frame) if column is None else list(frame[column])
+    return tuple(name or f"{stem}_line{line}" for name, line in zip(given, lines, strict=True))
+
+
+def labelled(frame: Any, kind: str | None) -> np.ndarray:
+    """Which rows have a label: empty cells and `nan` are none, nor are `NA` and its like among numbers.
+
+    Args:
+      frame: of `read_texts`.
+      kind: of the labels; None where they are to tell.
+    """
+    texts = frame.label.str.lower()
+    kept = ~texts.isin(("", "nan")).to_numpy()
+    absent = texts.isin(("na", "n/a", "<na>", "null", "none")).to_numpy()
+    if kind in (None, "regression") and mostly_numbers(list(frame.label[kept & ~absent])):
+        kept &= ~absent
+    return kept
+
+
+def mostly_numbers(texts: Sequence[str]) -> bool:
+    """Whether most labels are numbers, so that one that is none is a mistake and no class."""
+    return 2 * sum(map(is_number, texts)) > len(texts)
+
+
+def read_task(
+    source: str | os.PathLike,
+    folder: str | os.PathLike | None = None,
+    kind: Kind | None = None,
+    trained: bool = True,
+) -> Table:
     """Reads a benchmark or a table.
 
-    Rows without a label are left out. Without a column `split`, a tenth of the rows is for validation and a tenth for
-    testing, drawn by a hash of the sequence, so that one sequence is always in one part.
+    Rows without a label (an empty cell; among numbers also `NA`) are left out. Without a column `split`, a tenth of the
+    rows is for validation and a tenth for testing, drawn by a hash of the sequence, so that one sequence is always in
+    one part.
 
     Args:
       source: name of a benchmark, or a `.csv` file (`.gz` too).
       folder: of the benchmarks' tables; the environment variable `JAXPROT_TASKS` by default.
-      kind: of the labels; by default numbers with a point, or more than 1000 different ones, are regression, whole
-        numbers and texts are classes, and texts as long as their sequence are residue classes.
+      kind: of the labels; by default texts as long as their sequence are classes of residues, other texts and whole
+        numbers (up to 1000 that begin with 0 or 1, or 20 others) classes, and all else is regression. Where most
+        labels are of one kind, one that is not is an error.
+      trained: whether the task is to be learned, which takes training rows of more than one label.
 
     Raises:
       InputError: no such task, columns missing, letters that stand for no residue, labels that cannot be read or do not
-        fit (with the line), no training rows, or one class only.
+        fit (with the line), or nothing that can be learned.
     """
     known = BENCHMARKS.get(os.fspath(source))
     if known is not None:
@@ -149,7 +199,7 @@ def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None
         name = path.name.partition(".")[0]
     hint = "" if known else f"; tasks by name are {', '.join(BENCHMARKS)}"
     frame = read_texts(path, ("sequence", "label"), hint)
-    kept = ~frame.label.str.lower().isin(("", "nan")).to_numpy()
+    kept = labelled(frame, kind)
     lines = np.flatnonzero(kept) + 2
     frame = frame[kept]
     if not len(frame):
@@ -157,27 +207,40 @@ def read_task(source: str | os.PathLike, folder: str | os.PathLike | None = None
     sequences = [check_letters(s, f"{path}, line {line}") for s, line in zip(frame.sequence, lines, strict=True)]
     texts = list(frame.label)
     split = parse_parts(path, frame[column].to_numpy(str) if column in frame else None, sequences, lines)
-    kind = kind or _kind(sequences, texts)
+    kind = kind or _kind(path, sequences, texts, lines)
     labels, classes, names = parse_labels(path, kind, texts, sequences, lines, known.classes if known else 0)
-    table = Table(name, kind, classes, sequences, labels, split, names)
+    rows = row_names(path, frame, lines)
+    table = Table(name, kind, classes, sequences, labels, split, names, rows, int((~kept).sum()))
+    if not trained:
+        return table
     if not len(table.part("train")):
         raise InputError(f"{path}: no row of the part 'train'")
-    trained = table.take(table.part("train")).labels
-    values = np.concatenate(trained) if isinstance(trained, list) else trained
+    shown = table.take(table.part("train")).labels
+    values = np.concatenate(shown) if isinstance(shown, list) else shown
     if len(np.unique(values[values != IGNORE] if kind != "regression" else values)) < 2:
         raise InputError(f"{path}: all training labels are the same; nothing can be learned")
     return table
 
 
-def _kind(sequences: list[str], texts: list[str]) -> Kind:
-    if any("." in text for text in texts) and all(map(is_number, texts)):
-        return "regression"
-    if any(len(t) > 1 for t in texts) and all(len(t) == len(s) for s, t in zip(sequences, texts, strict=True)):
+def _kind(path: Path, sequences: list[str], texts: list[str], lines: np.ndarray) -> Kind:
+    fitting = sum(len(t) == len(s) > 1 for s, t in zip(sequences, texts, strict=True))
+    points = any("." in text for text in texts) and mostly_numbers(texts)
+    if 2 * fitting > len(texts) and not points:
         return "residue_classes"
-    if not all(map(is_number, texts)):
+    if not mostly_numbers(texts):
         return "classes"
-    whole = all(text.lstrip("-").isdigit() for text in texts)
-    return "classes" if whole and len(set(texts)) <= 1000 else "regression"
+    wrong = [i for i, text in enumerate(texts) if not is_number(text)]
+    if wrong:
+        i = wrong[0]
+        raise InputError(
+            f"{path}, line {lines[i]}: label {texts[i]!r} is no number, as most are; mend it, empty the cell, or say "
+            "that the labels are classes (--kind classes)"
+        )
+    if not all(text.lstrip("-").isdigit() for text in texts):
+        return "regression"
+    values = {int(text) for text in texts}
+    counted = min(values) in (0, 1) and max(values) < _COUNTED
+    return "classes" if counted or len(values) <= _OTHERS else "regression"
 
 
 def parse_labels(
@@ -220,7 +283,10 @@ def parse_labels(
             table[ord(letter)] = number
         return [table[np.frombuffer(text.encode("latin-1"), np.uint8)] for text in texts], len(names), names
     if all(text.isdigit() for text in texts):
-        values = np.array(texts, np.int64)
+        values = np.array([int(text) for text in texts])
+        known, numbers = np.unique(values, return_inverse=True)
+        if not classes and len(known) <= known[-1]:  # identifiers, not counted from 0
+            return numbers, len(known), tuple(map(str, known))
         count = max(classes, int(values.max()) + 1)
         if classes and count > classes:
             raise InputError(f"{path}: label {values.max()}, expected 0 to {classes - 1}")
@@ -228,6 +294,21 @@ def parse_labels(
     names = tuple(sorted(set(texts)))
     number = {text: i for i, text in enumerate(names)}
     return np.array([number[text] for text in texts]), len(names), names
+
+
+def class_text(kind: Kind, names: Sequence[str], value: Any) -> Any:
+    """How tables tell a label: a number, the text of a class, or a text of one letter for each residue.
+
+    Args:
+      kind: of the labels.
+      names: of the classes; empty where they are numbers.
+      value: number, class or (L,) classes of residues, where `IGNORE` becomes `-`.
+    """
+    if kind == "regression":
+        return value
+    if kind == "classes":
+        return names[value] if names else value
+    return "".join("-" if one == IGNORE else names[one] if names else str(one) for one in value)
 
 
 def is_number(text: str) -> bool:
