@@ -2,7 +2,8 @@
 
 AI2BMD: Wang et al., Nature 635:1019 (2024), doi 10.1038/s41586-024-08127-z. Every residue r gives a dipeptide: its
 atoms with CA, HA, C, O of r - 1 and N, H, CA, HA of r + 1, where hydrogens stand in for the bonds that were cut. What
-two neighbouring dipeptides share is an ACE-NME of 12 atoms and is subtracted. Two bridged cysteines make one unit.
+two neighbouring dipeptides share is an ACE-NME of 12 atoms and is subtracted. Two bridged cysteines make one unit; if
+they are so near in the chain that a third dipeptide meets both, all from the one to the other does.
 
 Everything is found by atom names; no coordinate is used but to check the input. The tables index the protein's atoms in
 the order of the structure, followed by the cap hydrogens.
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxprot.ai2bmd import templates
-from jaxprot.ai2bmd.topology import label, topology
+from jaxprot.ai2bmd.topology import Topology, label, report, topology
 from jaxprot.core.structure import Structure
 
 CARBON_HYDROGEN, NITROGEN_HYDROGEN = 1.07, 1.02
@@ -24,8 +25,8 @@ CARBON_HYDROGEN, NITROGEN_HYDROGEN = 1.07, 1.02
 
 ACENME = "ACENME"
 
-_ACENME_Z = (1, 6, 1, 1, 6, 8, 7, 1, 6, 1, 1, 1)
 _HALF = 6  # atoms of each cap of a unit
+_NEAR = 4  # residues from one to another up to which a third dipeptide has atoms of the caps of both
 
 # The published tables fill the two hydrogens toward N and CB in this order, for tryptophan in the other one; they are
 # equivalent, so it only matters for comparing arrays.
@@ -42,7 +43,7 @@ class Fragmentation:
     """Units of a protein of N atoms with K cap hydrogens; F rows are the atoms of all units, one after the other.
 
     Units stand in the order dipeptide 1, ACE-NME 1, dipeptide 2, ..., chain by chain; a disulfide's unit stands at its
-    first residue, and nothing at its second. A *source* is an atom (0 to N - 1) or a cap (N to N + K - 1).
+    first residue, and nothing at the others. A *source* is an atom (0 to N - 1) or a cap (N to N + K - 1).
 
     Attributes:
       name: of the structure.
@@ -53,7 +54,8 @@ class Fragmentation:
       born_radius: (N,) intrinsic radii of generalised Born in Å (mbondi2).
       born_scale: (N,) their screening factors (OBC).
       atom_units: (N, 3) the dipeptides (0, 1, ...) that hold each atom, -1 where fewer.
-      unit_name: (U,) residue of the force field, `ACENME`, or `CYX` for a disulfide.
+      unit_name: (U,) residue of the force field, `ACENME`, `CYX` for a disulfide, or names of several residues, such as
+        `CYX-PRO-HIE-CYX`, for one with what is between its cysteines.
       unit_label: (U,) the residues as messages call them.
       unit_sign: (U,) int, +1 or -1: how the unit counts in the energy.
       unit_charge: (U,) net charges.
@@ -193,6 +195,7 @@ class _Builder:
     structure: Structure
     top: Any
     names: list = dataclasses.field(default_factory=list)
+    templates: list = dataclasses.field(default_factory=list)  # None for ACE-NMEs
     labels: list = dataclasses.field(default_factory=list)
     signs: list = dataclasses.field(default_factory=list)
     charges: list = dataclasses.field(default_factory=list)
@@ -209,11 +212,11 @@ class _Builder:
         self.caps.append((self.atom(row, parent), self.atom(row, toward), length))
         return self.structure.n_atoms + len(self.caps) - 1
 
-    def dipeptide(self, run: tuple[int, ...], place: int) -> list[int]:
-        """Sources of the unit of one residue, acetyl half first."""
-        before, row, after = run[place - 1 : place + 2]
+    def stretch(self, first: int, last: int) -> list[int]:
+        """Sources of residues from one to another with their caps, acetyl half first."""
         # Caps are numbered along the chain's rows: the acetyl half, then the other.
-        return [*self._acetyl(before), *self.top.atoms[row].tolist(), *self._methyl(after)]
+        inner = [source for row in range(first, last + 1) for source in self.top.atoms[row].tolist()]
+        return [*self._acetyl(first - 1), *inner, *self._methyl(last + 1)]
 
     def _acetyl(self, row):
         name = self.top.names[row]
@@ -237,12 +240,28 @@ class _Builder:
             methyl = [self.atom(row, "HA"), self.cap(row, "CA", "C"), self.cap(row, "CA", "CB")]
         return [self.atom(row, "N"), hydrogen, self.atom(row, "CA"), *methyl]
 
-    def add(self, name, where, sign, sources):
-        """A finished unit; `where` are the residue rows it stands for."""
+    def unit(self, stretches: list[tuple[int, int]], sources: list[int]) -> None:
+        """A unit of stretches of residues, from the first to the last row of each."""
+        names = tuple(tuple(self.top.names[first : last + 1]) for first, last in stretches)
+        template = templates.stretches(names)
+        rows = [row for first, last in stretches for row in range(first, last + 1)]
+        where = [
+            label(self.structure, first) + (f" to {label(self.structure, last)}" if last > first else "")
+            for first, last in stretches
+        ]
+        self._add(template.name, template, " - ".join(where), sources)
+        self.charges[-1] = sum(templates.charge(self.top.names[row]) for row in rows)
+
+    def overlap(self, row: int, following: int, sources: list[int]) -> None:
+        """The ACE-NME of two neighbouring units."""
+        self._add(ACENME, None, " - ".join(label(self.structure, one) for one in (row, following)), sources)
+
+    def _add(self, name, template, where, sources):
         self.names.append(name)
-        self.labels.append(" - ".join(label(self.structure, row) for row in where))
-        self.signs.append(sign)
-        self.charges.append(0 if sign < 0 else sum(templates.charge(self.top.names[row]) for row in where))
+        self.templates.append(template)
+        self.labels.append(where)
+        self.signs.append(-1 if template is None else 1)
+        self.charges.append(0)
         self.sources.append(sources)
 
 
@@ -256,24 +275,71 @@ def fragment(structure: Structure) -> Fragmentation:
       InputError: the structure cannot be fragmented; names chain, residue and atom of every problem.
     """
     top = topology(structure)
-    made = _Builder(structure, top)
-    second_of = dict(top.bridges)
-    bridged = {two for _, two in top.bridges}
-    place_of = {row: (run, place) for run in top.runs for place, row in enumerate(run)}
-    pieces: dict[int, list[int]] = {}
-    for run in top.runs:
-        for place in range(1, len(run) - 1):
-            pieces[run[place]] = made.dipeptide(run, place)
-    for run in top.runs:
-        for row in run[1:-1]:
-            if row in second_of:
-                made.add("CYX", (row, second_of[row]), 1, pieces[row] + pieces[second_of[row]])
-            elif row not in bridged:
-                made.add(top.names[row], (row,), 1, pieces[row])
-            following = place_of[row][0][place_of[row][1] + 1]
-            if top.names[following] != "NME":
-                made.add(ACENME, (row, following), -1, pieces[following][:_HALF] + pieces[row][-_HALF:])
+    made, joined = _Builder(structure, top), _joined(top)
+    stretches: dict[int, tuple[int, int]] = {}  # of each residue, the rows it begins and ends at
+    for row in sorted(joined):
+        after = row - 1 in joined and joined[row - 1] is joined[row]
+        first = stretches[row - 1][0] if after else row
+        stretches.update(dict.fromkeys(range(first, row + 1), (first, row)))
+    pieces = {stretch: made.stretch(*stretch) for stretch in dict.fromkeys(stretches.values())}
+    for row, unit in joined.items():
+        if row == min(unit):
+            parts = sorted({stretches[one] for one in unit})
+            made.unit(parts, [source for part in parts for source in pieces[part]])
+        following = row + 1
+        if following in joined and joined[following] is not unit:
+            shared = pieces[stretches[following]][:_HALF] + pieces[stretches[row]][-_HALF:]
+            made.overlap(row, following, shared)
+    _check(structure, made)
     return _assemble(structure, top, made)
+
+
+def _joined(top: Topology) -> dict[int, frozenset[int]]:
+    """The rows of all residues that are in one unit with each residue, in the order of the chains."""
+    units = {row: frozenset([row]) for run in top.runs for row in run[1:-1]}
+
+    def join(rows):
+        whole = frozenset().union(*(units[row] for row in rows))
+        units.update(dict.fromkeys(whole, whole))
+
+    for bridge in top.bridges:
+        join(bridge)
+    grown = True
+    while grown:  # what lies between may be of another bridge
+        grown = False
+        for unit in {unit for unit in units.values() if len(unit) > 1}:
+            for one, two in itertools.pairwise(sorted(unit)):
+                between = range(one, two + 1)
+                if 1 < two - one <= _NEAR and all(row in units for row in between):  # caps: of different chains
+                    join(between)
+                    grown = True
+    return units
+
+
+def _check(structure, made):
+    """Refuses units that would count the energy of two atoms more than once."""
+    from scipy import sparse
+
+    n, number = structure.n_atoms, np.repeat(np.arange(len(made.sources)), [len(one) for one in made.sources])
+    source = np.concatenate(made.sources)
+    number, source = number[source < n], source[source < n]
+    holds, signed = (
+        sparse.csr_array((np.asarray(values)[number], (number, source)), (len(made.sources), n))
+        for values in (np.ones_like(made.signs), made.signs)
+    )
+    count = (holds.T @ signed).tocoo()
+    wrong = (count.data < 0) | (count.data > 1)
+    if not wrong.any():
+        return
+    problems = []
+    for pair in np.unique(np.sort(np.stack([count.row, count.col], 1)[wrong]), axis=0).tolist():
+        both = [u for u, rows in enumerate(made.sources) if made.signs[u] > 0 and set(pair) <= set(rows)]
+        problems.append(
+            f"{' and '.join(made.labels[u] for u in both)}: disulfides from neighbours to neighbours in the chain, "
+            "whose units would count pairs of atoms twice; such a protein cannot be fragmented with both bridges "
+            "closed (mode='whole' takes it)"
+        )
+    report(structure, list(dict.fromkeys(problems)))
 
 
 def _assemble(structure, top, made):
@@ -300,15 +366,14 @@ def _assemble(structure, top, made):
     parent, removed, length = columns[:, 0].astype(int), columns[:, 1].astype(int), columns[:, 2]
     sources = np.concatenate(made.sources).astype(np.int32)
     start = np.cumsum([0, *map(len, made.sources)])
-    units = templates.units()
-    row_z = np.concatenate([_ACENME_Z if name == ACENME else units[name].z for name in made.names])
+    row_z = np.append(z, np.ones(len(parent), np.int32))[sources]  # caps are hydrogens
     return Fragmentation(
         name=structure.name,
         **atoms,
         born_radius=radius,
         born_scale=table[z, 1],
         atom_units=atom_units,
-        unit_name=np.array(made.names, "U6"),
+        unit_name=np.array(made.names),
         unit_label=tuple(made.labels),
         unit_sign=np.array(made.signs, np.int32),
         unit_charge=np.array(made.charges, np.int32),
@@ -348,7 +413,7 @@ def _relaxation(n, made, dipeptides, parent):
         capped = source >= n
         if not capped.any():
             continue
-        template = templates.units()[made.names[u]]
+        template = made.templates[u]
         for kind, columns in (
             ("bond", (template.bond_k, template.bond_length)),
             ("angle", (template.angle_k, template.angle_theta)),

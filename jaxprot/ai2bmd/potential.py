@@ -41,7 +41,8 @@ PAIRS = 1 << 17
 """Pairs of atoms that go through the network at once on a GPU; bounds the memory, whatever the size of the protein."""
 
 SIZES = (12, 20, 28, 36, 44)
-"""Padded atoms of units: ACE-NMEs have 12, dipeptides 19 to 36, those of a disulfide 44."""
+"""Padded atoms of units: ACE-NMEs have 12, dipeptides 19 to 36, those of a disulfide 44 or, with what is between near
+cysteines, more: these are padded to a size of their own."""
 
 _SPRING, _REACH = 15.0, 0.2  # eV/Å², and Å beyond the sum of covalent radii: the published restraint of hydrogens
 
@@ -163,7 +164,9 @@ class Potential:
         if self.cfg.mode == "fragment":
             made = self.fragmentation = fragment(structure)
             self.z = made.z
-            tables: Any = capping.tables(made, sizes=self.cfg.sizes)
+            largest = int(np.diff(made.unit_start).max())
+            sizes = self.cfg.sizes if largest <= max(self.cfg.sizes) else (*self.cfg.sizes, -(-largest // 4) * 4)
+            tables: Any = capping.tables(made, sizes=sizes)
             between: Any = nonbonded.parameters(made)
             around: Any = solvent.parameters(made) if self.cfg.solvent == "gb" else None
             signed, units = (made.row_z, made.row_sign), int(made.unit_sign.sum())

@@ -4,10 +4,12 @@ ff14SB: Maier et al., J. Chem. Theory Comput. 11:3696 (2015), doi 10.1021/acs.jc
 `parameters.npz`, which `scripts/prepare_amber.py` derives from OpenMM's copy of the force field.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -119,6 +121,56 @@ def units() -> dict[str, Template]:
     """Every unit (acetyl - residue - N-methyl) by the name of its residue; `CYX` is two of them, bridged."""
     table = _table()
     return {str(name): _unit(table, i) for i, name in enumerate(table["unit"])}
+
+
+@functools.cache
+def stretches(parts: tuple[tuple[str, ...], ...]) -> Template:
+    """A unit of one or several stretches of residues, each between an acetyl and an N-methyl.
+
+    Bridges between cysteines are left out, but in that of two single ones: no cap is within three bonds of a bridge. Of
+    angles and dihedrals there are those within a residue or with a cap.
+
+    Args:
+      parts: names of the residues of each stretch.
+    """
+    if len(parts) == 1 and len(parts[0]) == 1 and parts[0] != ("CYX",):
+        return units()[parts[0][0]]
+    if parts == (("CYX",), ("CYX",)):
+        return units()["CYX"]
+    each = [_stretch(names) for names in parts]
+    start = np.cumsum([0, *(len(one.z) for one in each)])
+    joined: dict[str, Any] = {"name": "+".join("-".join(names) for names in parts)}
+    for field in (field.name for field in dataclasses.fields(Template) if field.name != "name"):
+        values = [getattr(one, field) for one in each]
+        if field == "atoms":
+            joined[field] = sum(values, ())
+        else:
+            shift = field in ("bonds", "angles", "dihedrals")
+            joined[field] = np.concatenate([value + at * shift for value, at in zip(values, start, strict=False)])
+    return Template(**joined)
+
+
+def _stretch(names):
+    """Of one stretch; made of the units of its residues, which have its terms."""
+    last, sizes = len(names) - 1, [len(residues()[name].z) for name in names]
+    start = _CAP + np.cumsum([0, *sizes])
+    out = collections.defaultdict(list)
+    for k, name in enumerate(names):
+        unit, behind = units()[name], _CAP + sizes[k]
+        own = slice(0 if k == 0 else _CAP, behind + (_CAP if k == last else 0))
+        for field in ("atoms", "z", *_ATOM_VALUES):
+            out[field].append(getattr(unit, field)[own])
+        place = np.full(len(unit.z), -1)  # of each atom of the unit in the stretch; that of CYX has a second half
+        place[own] = np.arange(len(unit.z))[own] + start[k] - _CAP
+        if k < last:  # what is left of the N-methyl is the nitrogen of the next residue
+            place[behind] = start[k + 1] + residues()[names[k + 1]].index["N"]
+        for kind, values in _TERMS.items():
+            inside = (place[getattr(unit, kind)] >= 0).all(1)
+            out[kind].append(place[getattr(unit, kind)[inside]])
+            for field in values:
+                out[field].append(getattr(unit, field)[inside])
+    atoms = sum(out.pop("atoms"), ())
+    return Template(name="-".join(names), atoms=atoms, **{field: np.concatenate(found) for field, found in out.items()})
 
 
 @functools.cache
@@ -248,6 +300,12 @@ def _part(unit, rows, name):
 
 
 _KINDS = ("atom", "bond", "angle", "dihedral")
+_CAP = 6  # atoms of an acetyl or an N-methyl, the first and the last of a unit
+_TERMS = {
+    "bonds": ("bond_k", "bond_length"),
+    "angles": ("angle_k", "angle_theta"),
+    "dihedrals": ("dihedral_k", "dihedral_n", "dihedral_phase"),
+}
 _ATOM_VALUES = ("charge", "sigma", "epsilon", "unit_sigma", "unit_epsilon")
 _ANGLE_VALUES = (
     "angles", "angle_k", "angle_theta", "dihedrals", "dihedral_k", "dihedral_n", "dihedral_phase",

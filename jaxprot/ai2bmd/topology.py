@@ -62,7 +62,7 @@ def topology(structure: Structure) -> Topology:
     problems += _bad_positions(structure)
     problems += _alternatives(structure)
     problems += _foreign(structure)
-    _report(structure, problems)
+    report(structure, problems)
 
     runs, problems = _runs(structure)
     names, atoms, absent = [], [], {}
@@ -73,11 +73,11 @@ def topology(structure: Structure) -> Topology:
         problems += wrong
     problems += _absent(structure, absent)
     # What cannot be named cannot be measured, and close atoms would be reported as bonds too long and too short.
-    _report(structure, problems)
-    problems += _overlaps(structure)
+    report(structure, problems)
+    problems += overlaps(structure)
     problems += [] if problems else _stretched(structure, names, atoms, runs)
-    bridges, wrong = _bridges(structure, names, atoms, runs)
-    _report(structure, problems + wrong)
+    bridges, wrong = _bridges(structure, names, atoms)
+    report(structure, problems + wrong)
     return Topology(tuple(names), tuple(atoms), tuple(map(tuple, runs)), tuple(bridges))
 
 
@@ -88,7 +88,8 @@ def label(structure: Structure, row: int) -> str:
     return f"{f'chain {chain} ' if chain else ''}residue {structure.res_name[row]} {number}"
 
 
-def _report(structure, problems):
+def report(structure: Structure, problems: list[str]) -> None:
+    """Raises InputError with the problems of a structure, if there are any."""
     if problems:
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         lines = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
@@ -238,7 +239,8 @@ def _wanted(variant):
     return templates.residues()[variant].atoms
 
 
-def _overlaps(structure):
+def overlaps(structure: Structure) -> list[str]:
+    """A line on every two atoms closer than 0.5 Å."""
     from scipy.spatial import KDTree
 
     pairs = KDTree(structure.xyz.astype(np.float64)).query_pairs(OVERLAP, output_type="ndarray")
@@ -273,7 +275,7 @@ def _stretched(structure, names, atoms, runs):
     return out
 
 
-def _bridges(structure, names, atoms, runs):
+def _bridges(structure, names, atoms):
     """Disulfides: sulphurs without hydrogen, nearest first."""
     rows = [row for row, name in enumerate(names) if name == "CYX"]
     if not rows:
@@ -294,11 +296,4 @@ def _bridges(structure, names, atoms, runs):
         for k in range(len(rows))
         if k not in taken
     ]
-    run_of = {row: number for number, run in enumerate(runs) for row in run}
-    for one, two in pairs:
-        if two - one < 3 and run_of[one] == run_of[two]:
-            problems.append(
-                f"{label(structure, one)} and {label(structure, two)}: a disulfide between residues this close in the "
-                "chain would put an atom twice into one fragment; such a protein cannot be fragmented"
-            )
     return sorted(pairs), problems

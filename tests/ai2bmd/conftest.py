@@ -91,6 +91,18 @@ class Editor:
             structure = self.replace(structure, "atom_name", gamma, "SG")
             structure = self.replace(structure, "element", gamma, "S")
             structure = self.replace(structure, "res_name", row, "CYS")
+            structure = self._beta_hydrogens(structure, row, place)
+        return structure
+
+    def _beta_hydrogens(self, structure, row, sulphur):
+        """Those of a cysteine where its sulphur leaves room for them."""
+        of = {str(structure.atom_name[i]): i for i in np.flatnonzero(structure.atom_residue == row)}
+        carbon = structure.xyz[of["CB"]]
+        away = [(place - carbon) / np.linalg.norm(place - carbon) for place in (structure.xyz[of["CA"]], sulphur)]
+        back, side = -np.add(*away), np.cross(*away)
+        for name, sign in (("HB2", 0.89), ("HB3", -0.89)):
+            place = carbon + 0.62 * back / np.linalg.norm(back) + sign * side / np.linalg.norm(side)
+            structure = self.replace(structure, "xyz", of[name], place.astype(np.float32))
         return structure
 
 

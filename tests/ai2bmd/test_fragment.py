@@ -95,6 +95,81 @@ def test_a_bridge_across_a_hairpin(chignolin, edit):
     assert made.unit_name[2] == "CYX" and made.n_units == 18
 
 
+NEAR = {
+    (5, 6): 2,
+    (3, 5): 3,
+    (3, 6): 4,
+    (6, 9): 4,
+    (3, 7): 5,
+    (5, 9): 5,
+}  # rows of TRP-cage, and residues of the stretch
+
+
+@pytest.mark.parametrize("rows", NEAR, ids=str)
+def test_near_cysteines_are_one_unit_with_what_is_between(trpcage, edit, rows):
+    structure = edit.bridged(trpcage, *rows)
+    made = fragment(structure)
+    counts = net_counts(made)
+    assert set(np.unique(counts)) == {0, 1} and (np.diag(counts) == 1).all()
+    (unit,) = np.flatnonzero(np.char.count(made.unit_name, "CYX") > 0)
+    name = str(made.unit_name[unit])
+    assert name.count("-") == NEAR[rows] - 1 and name.startswith("CYX") and name.endswith("CYX")
+    assert made.n_units == 39 - 2 * (NEAR[rows] - 1)
+    number = structure.resid[list(rows)]
+    assert made.unit_label[unit].endswith(f"residue CYS {number[1]}")
+    assert f"residue CYS {number[0]} to " in made.unit_label[unit]
+    held = made.row_origin[made.row_unit == unit]
+    inner = np.flatnonzero((structure.atom_residue >= rows[0]) & (structure.atom_residue <= rows[1]))
+    assert set(inner) <= set(held) and len(held) == len(set(held) - {-1}) + (held == -1).sum()
+    together = {tuple(pair) for pair in made.excluded_pairs().tolist()}
+    assert {(i, j) for i, j in zip(*np.triu_indices_from(counts, 1), strict=True) if counts[i, j]} == together
+    assert made.unit_charge[made.unit_sign > 0].sum() == made.total_charge
+
+
+def net_counts(made):
+    """(n, n) how often the units count each pair of atoms."""
+    holds = np.zeros((made.n_units, made.n_atoms), int)
+    real = made.row_origin >= 0
+    np.add.at(holds, (made.row_unit[real], made.row_origin[real]), 1)
+    return holds.T @ (made.unit_sign[:, None] * holds)
+
+
+def test_far_bridges_and_those_of_several_chains_count_every_pair_once(trpcage, two_chains, chignolin, edit):
+    for structure in (two_chains, edit.bridged(chignolin, 2, 9), edit.bridged(chignolin, 1, 10)):
+        made = fragment(structure)
+        assert "CYX" in made.unit_name and set(np.unique(net_counts(made))) == {0, 1}
+    # One end of the far bridge lies within the stretch of the near one; two stretches of near bridges overlap.
+    for one, two, name in (
+        ((3, 7), (6, 16), "CYX-ALA-GLN-CYX-CYX+CYX"),
+        ((3, 6), (5, 9), "CYX-ALA-CYX-CYX-LEU-ALA-CYX"),
+    ):
+        made = fragment(edit.bridged(edit.bridged(trpcage, *one), *two))
+        assert name in made.unit_name and set(np.unique(net_counts(made))) == {0, 1}
+
+
+def test_units_of_stretches_have_the_terms_of_those_of_their_residues():
+    bridge, half = templates.units()["CYX"], templates._stretch(("CYX",))
+    two = templates.stretches((("CYX", "CYX"), ("CYX",)))
+    assert half.atoms == bridge.atoms[:22] and two.name == "CYX-CYX+CYX" and len(two.z) == 32 + 22
+    ends = np.r_[0:6, 16:22]
+    for kind, values in templates._TERMS.items():
+        for unit, rows, start in ((half, ends, 0), (two, ends + 32, 32), (two, np.r_[0:6, 26:32], 0)):
+            chosen = np.isin(getattr(unit, kind), rows).any(1)
+            own = np.isin(getattr(bridge, kind), ends).any(1) & (getattr(bridge, kind) < 22).all(1)
+            move = np.where(np.arange(44) < 16, np.arange(44), np.arange(44) + rows[-1] - start - 21) + start
+            if unit is two and start == 0:  # its two ends are of different residues
+                first = (getattr(bridge, kind) < 16).all(1)
+                own, chosen = own & first, np.isin(getattr(unit, kind), rows[:6]).any(1)
+            np.testing.assert_array_equal(getattr(unit, kind)[chosen], move[getattr(bridge, kind)[own]])
+            for value in values:
+                np.testing.assert_array_equal(getattr(unit, value)[chosen], getattr(bridge, value)[own])
+    caps = np.array([0, 2, 3])
+    np.testing.assert_array_equal(two.near[caps][:, :16], bridge.near[caps][:, :16])
+    assert not two.near[caps][:, 16:].any()
+    np.testing.assert_array_equal(two.near[caps + 32][:, 32:], bridge.near[caps][:, :22])
+    assert two.charge.sum() == pytest.approx(0, abs=1e-9) and two.near[16 - 2, 16]  # a peptide bond between
+
+
 def test_one_residue_is_one_unit_of_all_atoms(chignolin, edit):
     short = edit.chopped(chignolin, 2, 10)
     move = edit.atom(short, 11, "N")
@@ -272,8 +347,8 @@ def open_bridge(s, edit):
     return edit.replace(s, "xyz", sulphur, away)
 
 
-def near_bridge(s, edit):
-    return edit.bridged(s, 1, 2)
+def neighbouring_bridges(s, edit):
+    return edit.bridged(edit.bridged(s, 1, 10), 2, 9)
 
 
 def strange_atom(s, edit):
@@ -308,7 +383,7 @@ REFUSALS = {
     empty_chain: "residue NME 12: the chain is too short, no residue stands between its caps",
     broken_bond: r"residue THR 7 atom (HG1|OG1): [0-9.]+ Å from (HG1|OG1), to which it is bonded",
     open_bridge: "residue CYS 3 atom SG: no hydrogen HG and no other such sulphur",
-    near_bridge: "residue CYS 2 and .*residue CYS 3: a disulfide between residues this close",
+    neighbouring_bridges: "residue CYS 2 - .*residue CYS 11 and .*residue CYS 3 - .*residue CYS 10: disulfides from neigh",
     strange_atom: "residue ASP 4 atom QX: ASP has no such atom; remove it",
     two_models: "2 models; choose one of them",
     no_atoms: "no atoms; give a protein",

@@ -10,11 +10,11 @@ import pytest
 from flax import nnx
 from scipy.spatial.transform import Rotation
 
-from jaxprot.ai2bmd import predict
+from jaxprot.ai2bmd import cautions, predict, templates
 from jaxprot.ai2bmd.fragment import fragment
 from jaxprot.ai2bmd.potential import Potential, PotentialConfig, _springs, restraint
 from jaxprot.core.errors import InputError
-from jaxprot.core.residues import atomic_numbers
+from jaxprot.core.residues import ELEMENTS, atomic_numbers
 from jaxprot.io.structures import read_structure
 from jaxprot.md import molecule
 from jaxprot.visnet import weights
@@ -177,6 +177,55 @@ def test_a_whole_molecule_needs_no_fragments(network, chignolin):
     crowded = np.asarray(chignolin.xyz) * 0.6
     found = whole.evaluate(crowded)  # more neighbours than the table holds
     assert np.isnan(found.energy) and np.isnan(found.total_forces).all()
+
+
+def alone(structure, made, unit):
+    """A unit as a molecule of its own, its caps hydrogens of ACE and NME; the source of each of its atoms."""
+    at = slice(*made.unit_start[unit : unit + 2])
+    template = templates.stretches((tuple(str(made.unit_name[unit]).split("-")),))
+    starts = np.flatnonzero(np.array(template.atoms) == "N")  # ACE has none
+    row = np.searchsorted(starts, np.arange(len(template.z)), side="right")
+    xyz = cautions.capped_positions(made, structure.xyz)[unit].astype(np.float32)
+    n, kinds = len(xyz), ["ACE", *template.name.split("-"), "NME"]
+    base = structure.select(np.arange(structure.n_atoms) < n)
+    fields = {field: getattr(base, field)[:1].repeat(n) for field in ("altloc", "occupancy", "bfactor", "model")}
+    chains = {field: getattr(base, field)[:1] for field in ("chain_id",)}
+    rows = {field: getattr(base, field)[:1].repeat(len(kinds)) for field in ("icode", "res_chain", "hetero")}
+    lone = dataclasses.replace(
+        base, xyz=xyz, atom_name=np.array(template.atoms), element=np.array([ELEMENTS[z] for z in template.z]),
+        serial=np.arange(n) + 1, atom_residue=row, resid=np.arange(len(kinds)) + 1, res_name=np.array(kinds),
+        **fields, **chains, **rows,
+    )  # fmt: skip
+    return lone, made.row_source[at]
+
+
+def test_near_cysteines_and_all_between_have_the_energy_of_one_molecule(network, trpcage, edit):
+    structure = edit.bridged(trpcage, 3, 6)
+    made = fragment(structure)
+    (unit,) = np.flatnonzero(made.unit_name == "CYX-ALA-GLN-CYX")
+    lone, _ = alone(structure, made, unit)
+    piece = Potential(network, lone)
+    assert piece.fragmentation.n_units == 1 and not len(piece.fragmentation.cap_parent)
+    assert not len(nonbonded_pairs(piece.fragmentation))
+    whole = Potential(network, lone, PotentialConfig(mode="whole"))
+    one, other = piece.evaluate(), whole.evaluate()
+    assert one.energies["bonded"] == pytest.approx(other.energy, abs=1e-5) and one.energies["nonbonded"] == 0
+    np.testing.assert_allclose(one.forces["bonded"], other.total_forces, atol=1e-5)
+
+
+def nonbonded_pairs(made):
+    """Pairs of atoms that no unit holds together."""
+    inside = {tuple(pair) for pair in made.excluded_pairs().tolist()}
+    return [pair for pair in zip(*np.triu_indices(made.n_atoms, 1), strict=True) if pair not in inside]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "relax"), [((3, 6), "none"), ((5, 9), "published")], ids=str)
+def test_no_net_force_with_near_cysteines(network, trpcage, edit, rows, relax):
+    structure = edit.bridged(trpcage, *rows)
+    found = Potential(network, structure, PotentialConfig(relax=relax)).evaluate()
+    for forces in found.forces.values():
+        assert np.abs(forces.sum(0)).max() < 2e-5 * max(1, np.abs(forces).max())
 
 
 def test_a_calculator_of_ase(network, alanine, tmp_path):
