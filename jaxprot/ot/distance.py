@@ -33,6 +33,8 @@ class Settings:
       diagonal: classes are compared without covariances between features.
       bins: quantile bins of labels that are numbers.
       samples: of a task at most, drawn without replacement.
+      equal: all tasks that are compared are drawn down to as many samples as the smallest has. Distances of few samples
+        are larger than those of many by chance, so that others would rank by size.
       preprocess: of the features of all tasks together, see `tasks.joint`.
       components: of `preprocess="pca"`.
       threshold: L1 error of the marginals at which a problem counts as solved.
@@ -51,6 +53,7 @@ class Settings:
     diagonal: bool = False
     bins: int = 10
     samples: int = 2000
+    equal: bool = True
     preprocess: Preprocess = "none"
     components: int = 50
     threshold: float = 1e-3
@@ -76,16 +79,38 @@ class Settings:
         if not all(0 <= weight < np.inf for weight in weights) or not any(weights):
             raise InputError(f"weights of features and labels {weights}: give numbers of at least 0, not both 0")
 
+    def sample(self, tasks: Sequence[Task]) -> list[Task]:
+        """The samples of some tasks that are compared.
+
+        Raises:
+          InputError: labels are compared, and of a task with several classes the samples of one only were drawn.
+        """
+        smallest = min(len(task) for task in tasks)
+        count = min(self.samples, smallest) if self.equal else self.samples
+        drawn = [task.sample(count, self.seed) for task in tasks]
+        for task, part in zip(tasks, drawn, strict=True):
+            if self.method == "otdd" and task.varied and not part.varied:
+                raise InputError(
+                    f"{task.told}: {len(part)} of its {len(task)} samples were drawn, all of one class; leave out the "
+                    "smallest task, draw more (samples, equal=False), or compare features alone (method features)"
+                )
+        return drawn
+
 
 @dataclasses.dataclass(frozen=True)
 class Distance:
     """Between two tasks.
 
+    Finite samples of one distribution are some way apart, the further the fewer they are: a distance is no 0 where
+    tasks are the same but their samples are not, and the interval, which tells the chance of drawing these samples,
+    does not cover that bias. `TransferMatrix.floors` tell its size.
+
     Attributes:
       first: name.
       second: name.
       distance: value of the chosen kind, squared unit of the features; about 0 or above for the divergence.
-      low: lower end of the 95 % interval over resamples of the samples, NaN without.
+      low: lower end of the 95 % interval over resamples of the samples (their variance alone, not the bias of finite
+        samples), NaN without.
       high: upper end.
       eps: strength of the entropy, NaN for the exact value.
       error: largest L1 error of a marginal.
@@ -119,7 +144,8 @@ def distance(a: Any, b: Any, settings: Settings | None = None, **options: Any) -
       **options: fields of `Settings` to change.
 
     Returns:
-      The distance; 0 for two equal tasks, and independent of their order.
+      The distance; 0 for two equal tasks, and independent of their order. Both at as many samples as the smaller has,
+      unless `equal=False`; give one number of `samples` to calls whose results are compared.
 
     Raises:
       InputError: an unknown option, or tasks that cannot be compared.
@@ -156,7 +182,7 @@ class Problems:
 
     def __init__(self, tasks: Sequence[Task], settings: Settings):
         self.settings = settings
-        self.tasks = [task.sample(settings.samples, settings.seed) for task in tasks]
+        self.tasks = settings.sample(tasks)
         self.features = joint(self.tasks, settings.preprocess, settings.components)
         # Around a common origin, so that single precision holds the differences.
         self._cast = [part.astype(settings.precision) for part in self.features]
@@ -215,6 +241,24 @@ class Problems:
         equal = np.array_equal(self.features[i], self.features[j])
         return equal and (self.codes[i] is None or np.array_equal(self.codes[i], self.codes[j]))
 
+    def floor(self, i: int, eps: float | None = None) -> float:
+        """Distance between two random halves of a task: what nothing looks like at half its samples.
+
+        NaN where a half has fewer than two samples, or, by `otdd`, one class only.
+        """
+        task, s = self.tasks[i], self.settings
+        half = len(task) // 2
+        rows = np.random.default_rng(s.seed).permutation(len(task))
+        # As they stand in the space of all tasks; only a centre of its own is each half's own.
+        whole = Task(f"{task.name}, half", self.features[i], task.labels, task.kind, file=task.file)
+        own = "centre" if s.preprocess == "centre" else "none"
+        options = dataclasses.replace(s, preprocess=own, resamples=0)
+        try:
+            halves = Problems([whole.take(rows[:half]), whole.take(rows[half : 2 * half])], options)
+        except InputError:
+            return np.nan
+        return halves.distance(0, 1, eps).distance
+
     def distance(self, i: int, j: int, eps: float | None = None) -> Distance:
         """Distance of two tasks; `eps` in place of that of this pair."""
         names = self.tasks[i].name, self.tasks[j].name
@@ -261,7 +305,7 @@ class Problems:
             return sinkhorn.solve_padded(self.factors(i, j, np.dtype(s.precision).type), *weights, eps, **options)
 
     def _interval(self, value: float, pair: tuple[int, int], slopes: Sequence[np.ndarray]) -> tuple[float, float]:
-        """Percentiles over resamples, to first order.
+        """Percentiles over resamples, to first order: the variance of the samples, not the bias of their number.
 
         The slope of the value in the weight of a sample is the difference of its potentials, so that a resample costs
         a product instead of three problems.

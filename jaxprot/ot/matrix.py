@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,18 +15,28 @@ from jaxprot.core.errors import InputError
 from jaxprot.ot.distance import Distance, Problems, Settings, change
 from jaxprot.ot.tasks import Task
 
+_log = logging.getLogger(__name__)
+FEW = 50
+"""Samples of a task below which distances are too noisy to rank by."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TransferMatrix:
     """Distances between tasks.
 
+    Samples of one distribution are some way apart, too (`Distance`): compare distances with the floors, and do not take
+    an interval for what covers 0.
+
     Attributes:
       names: t tasks.
       distances: (t, t) symmetric, 0 on the diagonal; squared unit of the features.
-      low: (t, t) lower ends of the 95 % intervals, NaN without.
+      low: (t, t) lower ends of the 95 % intervals (the variance of the samples alone), NaN without.
       high: (t, t) upper ends.
       pairs: the distances above the diagonal with how they were found.
       settings: how.
+      samples: of each task that were compared; empty if not known.
+      floors: (t,) distance between two random halves of each task's samples, NaN where it is not defined; None if not
+        asked for. That of all samples would be smaller.
     """
 
     names: tuple[str, ...]
@@ -34,6 +45,8 @@ class TransferMatrix:
     high: np.ndarray
     pairs: tuple[Distance, ...]
     settings: Settings
+    samples: tuple[int, ...] = ()
+    floors: np.ndarray | None = None
 
     @property
     def converged(self) -> bool:
@@ -89,8 +102,18 @@ class TransferMatrix:
             "converged": np.array([pair.converged for pair in pairs]),
         }
 
+    def floor_table(self) -> dict[str, np.ndarray]:
+        """Columns of the floors; of no rows if they were not asked for."""
+        floors = np.zeros(0) if self.floors is None else self.floors
+        return {
+            "task": np.array(self.names[: len(floors)], object),
+            "half": np.array([count // 2 for count in self.samples[: len(floors)]], int),
+            "distance": floors,
+            "sqrt_distance": np.sqrt(np.maximum(floors, 0)),
+        }
+
     def write(self, folder: str | os.PathLike, format: str = "csv") -> list[str]:  # noqa: A002
-        """Writes distances, matrix.png (with a tree of the tasks) and map.png.
+        """Writes distances, floors if they are there, matrix.png (with a tree of the tasks) and map.png.
 
         Returns:
           Names of the files.
@@ -101,6 +124,8 @@ class TransferMatrix:
 
         folder = Path(folder)
         written = [write_table(self.table(), folder / "distances", format).name]
+        if self.floors is not None:
+            written.append(write_table(self.floor_table(), folder / "floors", format).name)
         what = "OTDD" if self.settings.method == "otdd" else "transport distance of features"
         roots, unit = np.sqrt(np.maximum(self.distances, 0)), f"root of {what}"
         with atomic_path(folder / "matrix.png") as temporary:
@@ -115,9 +140,10 @@ def transfer_matrix(
     settings: Settings | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    floors: bool = False,
     **options: Any,
 ) -> TransferMatrix:
-    """Distances between all of some tasks.
+    """Distances between all of some tasks, at as many samples of each as the smallest has (`Settings.equal`).
 
     One eps, a share of the mean cost over all pairs, serves the whole matrix, so that its entries are comparable and
     each task is solved with itself only once. Preprocessing is that of all tasks together.
@@ -126,6 +152,7 @@ def transfer_matrix(
       tasks: at least two, of different names and features of one width.
       settings: how; the defaults if not given.
       progress: called with (pairs done, pairs).
+      floors: also the distance between two halves of each task; at most the time of as many distances.
       **options: fields of `Settings` to change.
 
     Raises:
@@ -137,6 +164,7 @@ def transfer_matrix(
     if len(tasks) < 2 or twice:
         told = f"{', '.join(twice)} occurs twice" if twice else f"{len(tasks)} given"
         raise InputError(f"a matrix needs two or more tasks of different names; {told}")
+    _warn_of_few(tasks, settings)
     problems = Problems(tasks, settings)
     places = [(i, j) for i in range(len(tasks)) for j in range(i + 1, len(tasks))]
     eps = None if settings.value == "exact" else problems.eps(places)
@@ -149,7 +177,24 @@ def transfer_matrix(
     for (i, j), pair in zip(places, pairs, strict=True):
         for array, number in zip(arrays, (pair.distance, pair.low, pair.high), strict=True):
             array[i, j] = array[j, i] = number
-    return TransferMatrix(tuple(names), *arrays, tuple(pairs), settings)
+    return TransferMatrix(
+        tuple(names),
+        *arrays,
+        tuple(pairs),
+        settings,
+        tuple(len(task) for task in problems.tasks),
+        np.array([problems.floor(i, eps) for i in range(len(tasks))]) if floors else None,
+    )
+
+
+def _warn_of_few(tasks: Sequence[Task], settings: Settings) -> None:
+    smallest = min(tasks, key=len)
+    if len(smallest) < FEW:
+        of = f", at which all {len(tasks)} tasks are compared" if settings.equal else ""
+        _log.warning(
+            "%s has %d samples only%s: distances of so few are noisy; give it at least %d, or leave it out",
+            *(smallest.told, len(smallest), of, FEW),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jaxprot.ot.matrix import TransferMatrix, transfer_matrix
 from jaxprot.ot.tasks import Task
 
 SCORES = ("logme", "leep", "nce", "hscore", "transrate")
+_OF_FEATURES = ("logme", "hscore", "transrate")
 _EXPECTED = {"distance": -1} | dict.fromkeys(SCORES, 1)  # sign of the correlation with gain
 _MOST = 5040  # relabelings that are all tried; of more, a random 10,000
 
@@ -84,8 +85,9 @@ class TransferReport:
           Columns rank, source, distance, low, high (the 95 % interval of the distance), the scores, and gain.
 
         Raises:
-          InputError: no such task or predictor, or one that is the same for every source, as scores of features are
-            where the target's file holds no features of the sources' models.
+          InputError: no such task or predictor, one that is not known of every source, or a score of features that is
+            the same for every source, as it is where the target's file holds no features of the sources' models.
+            Sources at one distance, or with one LEEP or NCE, keep the order of the tasks.
         """
         names = self.matrix.names
         if target not in names:
@@ -94,7 +96,7 @@ class TransferReport:
             raise InputError(f"no predictor {by}; there are {', '.join(self.values)}")
         rows = np.array([i for i, name in enumerate(self.target) if name == target])
         value = np.asarray(self.values[by])[rows]
-        if not np.isfinite(value).all() or (len(rows) > 1 and np.ptp(value) == 0):
+        if not np.isfinite(value).all() or (by in _OF_FEATURES and len(rows) > 1 and np.ptp(value) == 0):
             raise InputError(
                 f"{by} tells no source for {target} from another; rank by distance, leep or nce, or give the target's "
                 "file an array features_from/SOURCE for each source"
@@ -124,6 +126,7 @@ class TransferReport:
 
     def summary(self) -> dict[str, Any]:
         """What report.json holds."""
+        floors = self.matrix.floors
         return {
             "tasks": list(self.matrix.names),
             "settings": dataclasses.asdict(self.matrix.settings),
@@ -131,6 +134,9 @@ class TransferReport:
             "correlations": {one.name: dataclasses.asdict(one) for one in self.correlations},
             "best_predictor": self.best_predictor,
             "recommendations": self.recommendations(),
+            "samples": dict(zip(self.matrix.names, self.matrix.samples, strict=False)),
+            # Of each task's samples two halves: what nothing looks like at half of them.
+            "floors": dict(zip(self.matrix.names, () if floors is None else floors, strict=False)),
             "distances": {
                 f"{pair.first}, {pair.second}": {"distance": pair.distance, "low": pair.low, "high": pair.high}
                 for pair in self.matrix.pairs
@@ -178,7 +184,7 @@ def _of_source(source: Task, target: Task, bins: int, model: Any = None) -> dict
     else:
         widths = source.features.shape[1], target.features.shape[1]
         if widths[0] != widths[1]:
-            raise InputError(f"{source.name}, {target.name}: features of different widths {widths}; use one embedder")
+            raise InputError(f"{source.told}, {target.told}: features of different widths {widths}; use one embedder")
         if model is None:
             model = transferability.discriminant(source.features, source.classes(bins)[0])
         probabilities = model(target.features)
@@ -194,15 +200,19 @@ def transfer_report(
     settings: Settings | None = None,
     *,
     progress: Any = None,
+    floors: bool = False,
     **options: Any,
 ) -> TransferReport:
     """Distances and scores of every ordered pair of tasks, and how they agree with measured gains.
 
+    Both take the same samples, of each task as many as the smallest has (`Settings.equal`).
+
     Args:
-      tasks: with labels.
+      tasks: to compare; scores need labels of two or more classes of all of them, and are NaN without.
       gains: (source, target) -> metric of the target after transfer less that from scratch.
       settings: of the distances.
       progress: called with (pairs of the matrix done, pairs).
+      floors: see `transfer_matrix`.
       **options: fields of `Settings` to change.
 
     Raises:
@@ -216,13 +226,13 @@ def transfer_report(
     wrong = [f"{s} to {t}" for (s, t), gain in gains.items() if s == t or not math.isfinite(gain)]
     if wrong:
         raise InputError(f"gains of {', '.join(wrong[:5])}: a pair has two different tasks and a finite gain")
-    matrix = transfer_matrix(tasks, settings, progress=progress, **options)
+    matrix = transfer_matrix(tasks, settings, progress=progress, floors=floors, **options)
     settings = matrix.settings
-    sampled = [task.sample(settings.samples, settings.seed) for task in tasks]
+    sampled = settings.sample(tasks)
     t = len(tasks)
     values = {name: np.full((t, t), np.nan) for name in ("distance", *SCORES)}
     values["distance"] = matrix.distances
-    if all(task.labels is not None for task in tasks):
+    if all(task.varied for task in sampled):
         _fill(values, sampled, settings.bins)
     pairs = [(i, j) for i in range(t) for j in range(t) if i != j]
     gain = np.array([gains.get((names[i], names[j]), np.nan) for i, j in pairs])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ Kind = Literal["classes", "numbers"]
 Preprocess = Literal["none", "centre", "zscore", "pca"]
 _LABEL_COLUMNS = ("label", "labels", "target", "targets", "y")
 _TEXT = TEXT_COLUMNS | {"id", "name", "sequence"}
+# What pandas calls an index that it writes without a name, or reads back.
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+# Of at most so many values, classes and quantile bins are much the same.
+_FEW = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +36,11 @@ class Task:
       features: (n, d) numbers.
       labels: (n,) classes (integers or text) or numbers; (n, k) for several labels, of which the largest column (the
         top class) counts; None where there are none.
-      kind: whether labels are classes or numbers; by default numbers if any has a fraction.
+      kind: whether labels are classes or numbers. By default numbers if any has a fraction, or if they are whole but of
+        a type with fractions and take more values than 10 and than a tenth of the samples.
       features_from: source task -> (n, d') features of these same samples by a model trained on that source.
       probabilities_from: source task -> (n, classes of the source) what that model says of these samples.
+      file: where the task was read from, for messages.
 
     Raises:
       InputError: features or labels that are missing, not finite, or do not belong together; all with the name.
@@ -45,6 +52,7 @@ class Task:
     kind: Kind | None = None
     features_from: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     probabilities_from: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    file: Path | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "features", _features(self.features, self.name))
@@ -53,8 +61,7 @@ class Task:
             labels = _labels(self.labels, n, self.name)
             object.__setattr__(self, "labels", labels)
             if self.kind is None:
-                fractions = labels.dtype.kind == "f" and bool((labels != np.round(labels)).any())
-                object.__setattr__(self, "kind", "numbers" if fractions else "classes")
+                object.__setattr__(self, "kind", _kind(labels))
             if self.kind == "numbers" and labels.dtype.kind not in "fiu":
                 raise InputError(f"{self.name}: labels are text, not numbers; leave out the kind, or say classes")
         for what, of in (("features", self.features_from), ("probabilities", self.probabilities_from)):
@@ -65,26 +72,36 @@ class Task:
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def told(self) -> str:
+        """Name and file, for messages."""
+        return self.name if self.file is None else f"{self.name} ({self.file})"
+
+    @property
+    def varied(self) -> bool:
+        """Whether there are labels, and not all are equal."""
+        return self.labels is not None and bool((self.labels != self.labels[0]).any())
+
     def classes(self, bins: int = 10) -> tuple[np.ndarray, list[str]]:
-        """Class number of each sample, and names; numbers are put into quantile bins, fewer where many are equal.
+        """Class number of each sample, and names.
+
+        Numbers are put into quantile bins. A value that fills a bin or more (the zeros of many counts) is a bin of its
+        own.
 
         Raises:
           InputError: no labels, or one class only.
         """
         if self.labels is None:
-            raise InputError(f"{self.name}: no labels; add them, or compare features alone (method features)")
+            raise InputError(f"{self.told}: no labels; add them, or compare features alone (method features)")
         if self.kind == "numbers":
-            edges = np.unique(np.quantile(self.labels, np.linspace(0, 1, bins + 1)))
-            codes = np.searchsorted(edges[1:-1], self.labels, side="right")
-            used, codes = np.unique(codes, return_inverse=True)
-            names = [f"{edges[i]:.4g} to {edges[min(i + 1, len(edges) - 1)]:.4g}" for i in used]
+            codes, names = _binned(np.asarray(self.labels, np.float64), bins)
         else:
             found, codes = np.unique(self.labels, return_inverse=True)
             names = [str(value) for value in found]
         if len(names) < 2:
             raise InputError(
-                f"{self.name}: one class only ({names[0]}); a task has at least two, or compare features alone "
-                "(method features)"
+                f"{self.told}: one class only ({names[0]}) in {len(self)} samples; a task has at least two, or compare "
+                "features alone (method features)"
             )
         return codes.reshape(-1), names
 
@@ -97,6 +114,7 @@ class Task:
             self.kind,
             {source: np.asarray(array)[rows] for source, array in self.features_from.items()},
             {source: np.asarray(array)[rows] for source, array in self.probabilities_from.items()},
+            self.file,
         )
 
     def sample(self, count: int, seed: int = 0) -> Task:
@@ -106,6 +124,25 @@ class Task:
         if len(self) <= count:
             return self
         return self.take(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
+
+
+def _kind(labels: np.ndarray) -> Kind:
+    if labels.dtype.kind != "f":
+        return "classes"
+    found = np.unique(labels)
+    whole = bool((found == np.round(found)).all())
+    return "classes" if whole and len(found) <= max(_FEW, len(labels) / 10) else "numbers"
+
+
+def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, list[str]]:
+    edges, often = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)), return_counts=True)
+    # A bin goes from a cut up to below the next; what occurs at several edges is cut off on both sides.
+    tied = edges[often > 1]
+    cuts = np.unique(np.concatenate([edges[1:-1], tied, np.nextafter(tied, np.inf)]))
+    used, codes = np.unique(np.searchsorted(cuts, values, side="right"), return_inverse=True)
+    codes = codes.reshape(-1)
+    ends = [(values[codes == code].min(), values[codes == code].max()) for code in range(len(used))]
+    return codes, [f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}" for low, high in ends]
 
 
 def _features(features: Any, name: str) -> np.ndarray:
@@ -161,7 +198,8 @@ def read_task(
     Args:
       path: `.npz` with `features` (n, d), perhaps `labels` (n,), and of models trained on other tasks
         `features_from/SOURCE` and `probabilities_from/SOURCE`; or a table (`.csv`, `.parquet`, `.json`) whose numeric
-        columns are features, but for the label's. Text columns that only name a sample are left out.
+        columns are features, but for the label's. Text columns that only name a sample are left out, and so is the
+        index that pandas writes as a column without a name, with a warning.
       name: of the task; the file's stem if not given.
       label: array or column of the labels; by default the first of label, labels, target, targets and y.
       kind: see `Task`.
@@ -170,14 +208,19 @@ def read_task(
       InputError: no such file, no features, or anything that `Task` refuses; the message names the file.
     """
     path = Path(path)
-    name = name or path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    name = name or name_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     parts = _read_npz(path, label) if path.suffix.lower() == ".npz" else _read_columns(path, label)
     try:
-        return Task(name, kind=kind, **parts)
+        return Task(name, kind=kind, file=path, **parts)
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{name}: ')}") from error
+
+
+def name_of(path: Path) -> str:
+    """What a task is called if its file names it: the file's stem."""
+    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 
 def _label_of(path: Path, names: Sequence[str], label: str | None) -> str | None:
@@ -207,6 +250,12 @@ def _read_columns(path: Path, label: str | None) -> dict[str, Any]:
     table = read_table(path)
     found = _label_of(path, list(table), label)
     columns = {key: column for key, column in table.items() if key != found and key not in _TEXT}
+    for key in [key for key in columns if _INDEX.fullmatch(key)]:
+        column = columns.pop(key)
+        _log.warning(
+            "%s: the column %s(%s, ...) is taken for an index, not a feature",
+            *(path, f"{key} " if key else "without a name ", ", ".join(map(str, column[:3]))),
+        )
     text = [key for key, column in columns.items() if column.dtype.kind == "O"]
     if text:
         raise InputError(
@@ -231,9 +280,9 @@ def joint(tasks: Sequence[Task], preprocess: Preprocess = "none", components: in
     Raises:
       InputError: features of different widths.
     """
-    widths = {task.name: task.features.shape[1] for task in tasks}
-    if len(set(widths.values())) > 1:
-        told = ", ".join(f"{name} {width}" for name, width in widths.items())
+    widths = [task.features.shape[1] for task in tasks]
+    if len(set(widths)) > 1:
+        told = ", ".join(f"{task.told} {width}" for task, width in zip(tasks, widths, strict=True))
         raise InputError(f"features of different widths ({told}); use one embedder for all tasks")
     if components < 1:
         raise InputError(f"{components} components; give at least 1")

@@ -1,12 +1,17 @@
 """Pictures of distances between tasks: the matrix with a tree, a map, and the way of features during training."""
 
 import os
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 _CELL = 0.42  # inch
 _MOST_NUMBERS = 16  # tasks up to which the values are written into the cells
+_SAME = 4.0  # points (1/72 inch) between places of the map that are drawn as one
+# Where a label may stand beside its point, the nearest first, in points.
+_OFFSETS = [(r * x, r * y) for r in (1, 3, 5, 8) for x, y in ((5, 4), (5, -4), (-5, 4), (-5, -4))]
 
 
 def matrix(
@@ -104,6 +109,8 @@ def leaves(linkage: np.ndarray) -> tuple[list[int], list[tuple[list[float], list
 def task_map(coordinates: np.ndarray, names: Sequence[str], path: str | os.PathLike, *, title: str = "") -> None:
     """Draws tasks as points of a plane, near ones close to each other.
 
+    Points at one place share a label, and labels are moved aside where they would cover each other.
+
     Args:
       coordinates: (t, 2).
       names: t tasks.
@@ -124,8 +131,6 @@ def task_map(coordinates: np.ndarray, names: Sequence[str], path: str | os.PathL
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.scatter(*coordinates.T, s=36, color="#1f77b4", zorder=3)
-    for name, place in zip(names, coordinates, strict=True):
-        axes.annotate(name, place, xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.margins(0.18)
     axes.set_aspect("equal", adjustable="datalim")
     axes.tick_params(labelsize=7)
@@ -133,7 +138,48 @@ def task_map(coordinates: np.ndarray, names: Sequence[str], path: str | os.PathL
     axes.spines[["top", "right"]].set_visible(False)
     if title:
         axes.set_title(title, fontsize=10)
+    _label(figure, axes, coordinates, names)
     figure.savefig(path)
+
+
+def _label(figure: Any, axes: Any, coordinates: np.ndarray, names: Sequence[str]) -> None:
+    """Writes names beside points, each where it covers other names and points, and leaves the picture, least."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what is measured now stays
+    pixels = axes.transData.transform(coordinates)
+    point = figure.dpi / 72  # in pixels
+    groups: list[list[int]] = []
+    for index, place in enumerate(pixels):
+        near = next((one for one in groups if np.hypot(*(pixels[one[0]] - place)) < _SAME * point), None)
+        if near is None:
+            groups.append([index])
+        else:
+            near.append(index)
+    taken = [Bbox.from_bounds(*(place - 3 * point), 6 * point, 6 * point) for place in pixels]
+    for group in groups:
+        text = "\n".join(textwrap.wrap(", ".join(names[index] for index in group), 30, break_long_words=False))
+        centre = coordinates[group].mean(0)
+        label = axes.annotate(text, centre, xytext=(0, 0), textcoords="offset points", fontsize=8)
+        found = []
+        for x, y in _OFFSETS:
+            side = {"ha": "left" if x > 0 else "right", "va": "bottom" if y > 0 else "top"}
+            label.set(position=(x, y), **side)
+            box = label.get_window_extent()
+            outside = box.width * box.height - _overlap(box, figure.bbox)
+            found.append((outside + sum(_overlap(box, other) for other in taken), (x, y), side, box))
+        _, place, side, box = min(found, key=lambda one: one[0])  # of equally good ones the first, which is nearest
+        label.set(position=place, **side)
+        taken.append(box)
+        if abs(place[0]) > _OFFSETS[0][0]:
+            line = {"arrowstyle": "-", "lw": 0.4, "shrinkA": 0}
+            axes.annotate("", centre, xytext=place, textcoords="offset points", arrowprops=line)
+
+
+def _overlap(a: Any, b: Any) -> float:
+    """Area that two boxes share."""
+    return max(0.0, min(a.x1, b.x1) - max(a.x0, b.x0)) * max(0.0, min(a.y1, b.y1) - max(a.y0, b.y0))
 
 
 def trajectory(

@@ -78,10 +78,13 @@ def test_intervals_are_those_of_resampled_weights():
 def test_matrix_is_that_of_the_pairs():
     tasks = [task(name, n=40 + 10 * i, shift=0.7 * i, seed=i) for i, name in enumerate("abcd")]
     calls = []
-    found = matrices.transfer_matrix(tasks, eps=3.0, progress=lambda done, total: calls.append((done, total)))
+    record = lambda done, total: calls.append((done, total))  # noqa: E731
+    found = matrices.transfer_matrix(tasks, eps=3.0, equal=False, progress=record)
     assert calls == [(i, 6) for i in range(1, 7)] and found.converged
     # Around another common origin, so only up to rounding.
-    np.testing.assert_allclose(found.distances[1, 2], distance(tasks[1], tasks[2], eps=3.0).distance, rtol=1e-4)
+    np.testing.assert_allclose(
+        found.distances[1, 2], distance(tasks[1], tasks[2], eps=3.0, equal=False).distance, rtol=1e-4
+    )
     assert (found.distances == found.distances.T).all() and (np.diag(found.distances) == 0).all()
     assert [name for name, _ in found.nearest("a")] == sorted("bcd", key=lambda n: found.distances[0, "abcd".index(n)])
     assert found.coordinates().shape == (4, 2) and found.linkage().shape == (3, 4)
@@ -89,6 +92,56 @@ def test_matrix_is_that_of_the_pairs():
         found.nearest("z")
     with pytest.raises(InputError, match="a occurs twice"):
         matrices.transfer_matrix([tasks[0], tasks[0]])
+
+
+def sized(name, n, shift, seed, d=32):
+    features = np.random.default_rng(seed).normal(size=(n, d)) + shift / np.sqrt(d)
+    return Task(name, features, np.arange(n) % 3)
+
+
+@pytest.mark.parametrize("method", ["otdd", "features"])
+def test_the_same_is_nearer_than_the_shifted_however_many_samples_it_has(method):
+    tasks = [sized("mine", 1000, 0, 0), sized("same", 100, 0, 1), sized("shifted", 1000, 2, 2)]
+    found = matrices.transfer_matrix(tasks, method=method, resamples=0)
+    assert found.nearest("mine")[0][0] == "same" and found.samples == (100, 100, 100)
+    # Without that the one with the fewest samples is the farthest.
+    unequal = matrices.transfer_matrix(tasks, method=method, resamples=0, equal=False)
+    assert unequal.nearest("mine")[0][0] == "shifted" and unequal.samples == (1000, 100, 1000)
+    assert (
+        distance(tasks[0], tasks[1], method=method).distance
+        == distance(*tasks[:2], method=method, samples=100).distance
+    )
+
+
+def test_floors_tell_what_the_same_task_looks_like():
+    tasks = [
+        sized("a", 200, 0, 0),
+        sized("b", 200, 0, 1),
+        sized("c", 300, 8, 2),
+        Task("n", sized("n", 200, 0, 3).features, np.linspace(0, 1, 200)),
+    ]
+    for options in ({}, {"preprocess": "centre"}, {"preprocess": "pca", "components": 8}, {"value": "exact"}):
+        found = matrices.transfer_matrix(tasks[:3], resamples=0, floors=True, **options)
+        near = found.distances[0, 1]
+        assert (found.floors > near).all() and (found.floors < 2.5 * near).all()  # at half the samples, so more
+    assert found.floors.max() < found.distances[0, 2]
+    assert found.floor_table()["half"].tolist() == [100, 100, 100]
+    report = reports.transfer_report(tasks, resamples=0, floors=True).summary()
+    assert set(report["floors"]) == set("abcn") and report["samples"] == dict.fromkeys("abcn", 200)
+    assert matrices.transfer_matrix(tasks, resamples=0).floors is None
+    rare = Task("rare", tasks[0].features, np.arange(200) == 0)  # in one of the halves only
+    assert np.isnan(matrices.transfer_matrix([rare, tasks[1]], resamples=0, floors=True).floors[0])
+
+
+def test_small_tasks_are_named(caplog):
+    tasks = [task("large", n=60), task("tiny", n=30)]
+    for equal in (True, False):
+        caplog.clear()
+        matrices.transfer_matrix(tasks, resamples=0, equal=equal)
+        assert "tiny has 30 samples only" in caplog.text and ("all 2 tasks" in caplog.text) == equal
+    caplog.clear()
+    matrices.transfer_matrix([task("large", n=60), task("other", n=50)], resamples=0)
+    assert not caplog.text
 
 
 def test_coordinates_keep_distances_of_points_in_a_plane():
@@ -132,6 +185,55 @@ def test_report_finds_the_predictor_that_predicts():
     other = reports.scores(tasks[1], given)
     assert other["logme"] == transferability.logme(better, tasks[3].labels) != alone["logme"]
     assert other["leep"] == transferability.leep(theta, tasks[3].labels)
+
+
+def test_sources_at_one_distance_keep_their_order():
+    a, b = task("a"), task("b", seed=1)
+    tasks = [a, dataclasses.replace(a, name="a2"), dataclasses.replace(a, name="a3"), b]
+    gains = {(s, t): 0.1 * i for i, (s, t) in enumerate((s, t) for s in ("a", "a2") for t in ("a3", "b"))}
+    found = reports.transfer_report(tasks, gains, resamples=0)
+    for by in ("distance", "leep", "nce"):
+        assert found.ranked("b", by)["source"].tolist() == ["a", "a2", "a3"]
+    assert found.ranked("a")["source"].tolist() == ["a2", "a3", "b"]
+    same = reports.transfer_report(tasks[:3], gains={("a", "a2"): 1, ("a2", "a"): 2, ("a3", "a"): 3}, resamples=0)
+    assert same.ranked("a")["distance"].tolist() == [0, 0] and np.isnan(same.correlations[0].spearman)
+    with pytest.raises(InputError, match="hscore tells no source for b from another"):
+        found.ranked("b", "hscore")
+
+
+@pytest.mark.parametrize("tied", [0.0, -2.5, 1e6])
+@pytest.mark.parametrize(("below", "above"), [(0, 18), (18, 0), (9, 9), (60, 100)])
+def test_a_value_that_many_labels_have_is_a_bin_of_its_own(tied, below, above):
+    rng = np.random.default_rng(0)
+    rest = np.concatenate([tied - 1 - rng.random(below), tied + 1 + rng.random(above)])
+    labels = np.concatenate([np.full(200 - below - above, tied), rest])
+    codes, names = Task("t", rng.normal(size=(200, 3)), labels).classes(10)
+    assert len({codes[0]}) == len(set(codes[labels == tied])) == 1 and (labels[codes == codes[0]] == tied).all()
+    assert f"{tied:.4g}" in names and len(names) == codes.max() + 1
+    order = np.argsort(labels, kind="stable")
+    assert (np.diff(codes[order]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (np.arange(200) % 3, "classes"),
+        (np.arange(200) % 90, "classes"),  # identifiers of classes
+        (np.arange(200.0) % 3, "classes"),
+        (np.arange(200.0) % 90, "numbers"),  # temperatures without a fraction
+        (np.arange(200.0) % 15, "classes"),
+        (np.arange(200) / 2, "numbers"),
+        ((np.arange(200) % 90).astype(str), "classes"),
+        ((np.arange(200) % 90 > 3), "classes"),
+        (np.array([0.0, 1, 2] * 4), "classes"),  # few samples
+    ],
+    ids=["few integers", "integers", "few whole", "whole", "a tenth", "fractions", "text", "truth", "few samples"],
+)
+def test_kind_of_labels(labels, kind):
+    features = np.zeros((len(labels), 2))
+    assert Task("t", features, labels).kind == kind
+    if labels.dtype.kind in "fi":
+        assert Task("t", features, labels, "numbers").kind == "numbers"
 
 
 def test_p_value_of_unrelated_gains():
