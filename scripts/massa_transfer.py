@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
             "shipped": [metrics[t][BASE] for _, t in pairs], "after_source": [metrics[t][s] for s, t in pairs],
             "gain": [gains[pair] for pair in pairs],
         }, args.output / "gains.csv")  # fmt: skip
-        report = transfer_report(tasks, gains)
+        report = transfer_report(tasks, gains, floors=True)
         report.write(args.output)
         report.matrix.write(args.output)
         columns = compare(tasks, gains, args.seed)
