@@ -34,7 +34,7 @@ class Dynamics:
 
     Attributes:
       ensemble: `langevin` (BAOAB; constant temperature), `nose-hoover` (chains of five; constant temperature,
-        deterministic) or `nve` (velocity Verlet; constant energy).
+        deterministic) or `nve` (constant energy; BAOAB without friction, which is velocity Verlet).
       temperature: K; of the first velocities, and kept but in `nve`.
       timestep: fs. Bonds with hydrogen are flexible, so 1 fs is much, and 0.5 fs is what conserves energy.
       friction: 1/ps, of `langevin`.
@@ -50,8 +50,11 @@ class Dynamics:
     def __post_init__(self):
         if self.ensemble not in ("langevin", "nve", "nose-hoover"):
             raise ValueError(f"ensemble must be langevin, nve or nose-hoover, got {self.ensemble!r}")
-        if not (self.temperature > 0 and self.timestep > 0 and self.friction >= 0 and self.relaxation > 0):
-            raise ValueError(f"{self}: temperature, timestep and relaxation must be above 0, friction at least 0")
+        for name in ("temperature", "timestep", "relaxation", "friction"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and (value > 0 or (name == "friction" and value == 0))):
+                least = "at least 0" if name == "friction" else "above 0"
+                raise ValueError(f"{name} must be {least} and finite, got {value:g}")
 
 
 class Restraint(NamedTuple):
@@ -124,10 +127,7 @@ class Integrator:
         def shift(positions: Array, change: Array, **_: Any) -> Array:
             return positions + change
 
-        if cfg.ensemble == "nve":
-            init, apply = simulate.nve(forces, shift, dt)
-            return lambda key, positions, mass: init(key, positions, kT, mass=mass), apply
-        if cfg.ensemble == "langevin":
+        if cfg.ensemble != "nose-hoover":  # nve has a friction before its production, and is the same program
             gamma = friction / (1000 * FEMTOSECOND)
             init, apply = simulate.nvt_langevin(forces, shift, dt, kT, gamma, center_velocity=False)
         else:
@@ -174,12 +174,21 @@ class Integrator:
           leaves: of the field.
           steps: 0 only looks (and computes the forces, which `start` does not).
           restraint: springs.
-          friction: 1/ps, instead of that of the dynamics.
+          friction: 1/ps, instead of that of the dynamics, which is 0 in `nve`; `nose-hoover` has none.
         """
-        friction = self.dynamics.friction if friction is None else friction
+        if friction is None:
+            friction = self.dynamics.friction if self.dynamics.ensemble == "langevin" else 0.0
         if restraint is None:
             restraint = Restraint(np.zeros(len(self.masses)), np.zeros(state.integrator.position.shape))
         return self._steps(state, leaves, restraint, jnp.asarray(steps, jnp.int64), jnp.asarray(friction, jnp.float64))
+
+    def still(self, state: State) -> State:
+        """The state with its centre of mass at rest, where nothing moves it; springs to places or noise may have."""
+        if self.dynamics.ensemble == "langevin":
+            return state
+        momentum, mass = np.asarray(state.integrator.momentum), self.masses[:, None]
+        drift = momentum.sum(-2, keepdims=True) / mass.sum()
+        return state._replace(integrator=state.integrator.set(momentum=jnp.asarray(momentum - mass * drift)))
 
     def _looked(self, positions: Array, leaves: Any, restraint: Restraint) -> tuple[dict[str, Array], Array]:
         terms, forces = self.field(leaves, positions)
@@ -209,8 +218,11 @@ class Integrator:
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         integrator, terms = jax.lax.fori_loop(0, jnp.maximum(steps, 1), step, (state.integrator, nothing))
         momentum = integrator.momentum
-        if self.dynamics.ensemble == "langevin":
-            momentum = momentum + 0.5 * self.dynamics.timestep * FEMTOSECOND * integrator.force
+        if self.dynamics.ensemble != "nose-hoover":
+            # At constant energy it is momenta at the end of a step that go with the potential energy there.
+            ahead = 0.5 * self.dynamics.timestep * FEMTOSECOND
+            ahead = ahead if self.dynamics.ensemble == "langevin" else jnp.where(friction > 0, ahead, 0.0)
+            momentum = momentum + ahead * integrator.force
         kinetic = 0.5 * jnp.sum(momentum**2 / integrator.mass)
         temperature = 2 * kinetic / (self.freedom * BOLTZMANN_EV)
         observed = Observed(terms, kinetic, temperature, integrator.position, integrator.force)
@@ -225,6 +237,7 @@ def minimise(
     tolerance: float = 0.05,
     most: int = 1000,
     restraint: Restraint | None = None,
+    explain: Callable[[np.ndarray], str | None] | None = None,
 ) -> tuple[Float[Array, "n 3"], dict[str, float]]:
     """Downhill by FIRE (Bitzek et al. 2006, doi 10.1103/PhysRevLett.97.170201).
 
@@ -235,6 +248,7 @@ def minimise(
       tolerance: eV/Å; no atom feels a larger force at the end.
       most: steps at most.
       restraint: springs that are obeyed.
+      explain: what it says of (n, 3) positions without an energy is told instead of what is usual.
 
     Returns:
       Positions in Å, and `steps`, and `largest_force` before and after in eV/Å. The positions are the last ones, also
@@ -280,6 +294,9 @@ def minimise(
 
     found, count, before, after = go(leaves, springs, jnp.asarray(positions, jnp.float64))
     if not jnp.isfinite(after):
+        why = explain(np.asarray(found)) if explain is not None and jnp.isfinite(found).all() else None
+        if why:
+            raise InputError(f"minimisation, {int(count)} steps: {why}")
         energies = jax.jit(field)(leaves, found)[0]
         lost = ", ".join(f"{name} ({float(value)})" for name, value in energies.items() if not jnp.isfinite(value))
         raise InputError(

@@ -48,6 +48,10 @@ class RunawayError(JaxprotError, ArithmeticError):
     """A simulation that left what its potential describes."""
 
 
+class ExplainedError(RunawayError):
+    """A simulation whose potential says itself why it has no energy and what to do."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
     """A run.
@@ -58,8 +62,9 @@ class SimulationConfig:
       record: steps between two frames, which are rows of energies and restart points as well.
       equilibration: steps of each stage before production, in which all atoms are held to where
         they were at its start; 0 for none.
-      damping: friction of `langevin` in those stages in 1/ps: a minimised structure takes half of the heat of the first
-        velocities, which comes back within some tenths of a picosecond.
+      damping: friction of `langevin` and `nve` in those stages in 1/ps: a minimised structure takes half of the heat of
+        the first velocities, which comes back within some tenths of a picosecond. The energy of `nve` is constant in
+        production, which begins with the centre of mass at rest.
       stages: strength of the springs of each stage in kcal/mol/Å² (energy ½ k r²), the published ones by default.
       seed: of velocities and noise.
       replicas: molecules that move side by side from the same structure, with velocities of their own.
@@ -99,8 +104,9 @@ class Outcome(NamedTuple):
     Attributes:
       step: the last one of production.
       frames: of each trajectory.
-      ns_per_day: of production in this process, all replicas together; None if there was none.
-      temperature: K, mean over the rows of production.
+      ns_per_day: of production in this process after its first chunk (which is compiled), all replicas together; None
+        if there was none.
+      temperature: K, mean over the rows of production, that it begins with (which springs held) not among them.
       positions: (r, N, 3) Å at the end.
     """
 
@@ -215,6 +221,7 @@ def simulate(
     resume: bool = False,
     identity: str = "",
     report: Callable[[dict[str, Any]], None] | None = None,
+    explain: Callable[[np.ndarray], str | None] | None = None,
 ) -> Outcome:
     """A run, from its beginning or from where it stopped.
 
@@ -235,6 +242,7 @@ def simulate(
       resume: go on from the folder's state.
       identity: of the potential; a run goes on with the same one only.
       report: called with each row.
+      explain: of (N, 3) Å without an energy: why that is and what to do; None if it does not know.
 
     Raises:
       InputError: there is nothing to go on from, or it is of another run.
@@ -257,12 +265,14 @@ def simulate(
                                  f"{cfg.record} steps); start anew in another folder")  # fmt: skip
         files = Files(folder, structure, cfg, counts)
         pairs = molecule.bonds(z, structure.xyz) if bonds is None else np.asarray(bonds, np.int64).reshape(-1, 2)
-        guard = Guard(structure, z, pairs, cfg, integrator.freedom)
-        observed, clock, produced = None, time.perf_counter(), 0
+        guard = Guard(structure, z, pairs, cfg, integrator.freedom, explain)
+        observed, clock, produced, compiled = None, time.perf_counter(), 0, False
         # A copy, since the state is given away with each chunk; what a run begins with nothing has looked at yet.
         good = np.array(state.integrator.position).reshape(-1, len(z), 3) if files.rows else None
         try:
             for steps, stage in plan(cfg, progress.step, looked=files.rows > 0):
+                if steps and progress.step == 0 and cfg.first < 0:
+                    state = integrator.still(state)
                 here = state.integrator.position
                 if stage is not None and (progress.step - cfg.first) % cfg.equilibration == 0:
                     progress = progress._replace(places=np.asarray(here))
@@ -281,19 +291,22 @@ def simulate(
                     guard(observed, progress.step)
                 except RunawayError:
                     told = _where(guard, ahead, observed, progress.step - steps, steps)
-                    raise RunawayError(f"{told}; {_way_on(files, good, progress.step - steps)}") from None
+                    way_on = _way_on(files, good, progress.step - steps, isinstance(told, ExplainedError))
+                    raise RunawayError(f"{told}; {way_on}") from None
                 good = observed.positions
                 if progress.step >= 0:
                     files.frame(observed.positions)
+                if progress.step > 0:
                     hot = progress.heat + float(np.mean(observed.temperature))
                     progress = progress._replace(count=progress.count + 1, heat=hot)
                 rows = table_rows(observed, progress.step, cfg, offsets or {})
                 files.energies(rows)
                 _save(folder / STATE, state, settings, files, progress)
-                if steps == 0 or progress.step <= 0:
+                if not compiled or progress.step <= 0:
                     clock = time.perf_counter()  # what was compiled or equilibrated before is no speed of production
                 else:
                     produced += steps
+                compiled = True
                 if report is not None:
                     report({**rows[0], "ns_per_day": _speed(produced, clock, cfg)})
         finally:
@@ -311,7 +324,7 @@ class Progress(NamedTuple):
     Attributes:
       step: below 0 in the equilibration.
       places: (N, 3) or (r, N, 3) Å that springs of this stage hold to.
-      count: frames of production.
+      count: frames of production behind the first.
       heat: sum of their temperatures.
     """
 
@@ -321,8 +334,8 @@ class Progress(NamedTuple):
     heat: float
 
 
-def _where(guard: Guard, ahead: Callable[[int], Observed], end: Observed, start: int, steps: int) -> str:
-    """Goes through a chunk again, for the first step that the guard does not let pass; what it says of that one.
+def _where(guard: Guard, ahead: Callable[[int], Observed], end: Observed, start: int, steps: int) -> RunawayError:
+    """Goes through a chunk again, for the first step that the guard does not let pass; what it raises for that one.
 
     The end of a chunk says little: what is not finite spreads to every atom within a step or two. The step is found by
     halving, so that some more chunks' worth of steps are all that it costs.
@@ -348,20 +361,19 @@ def _where(guard: Guard, ahead: Callable[[int], Observed], end: Observed, start:
     try:
         guard(end, start + bad, before)
     except RunawayError as error:
-        return str(error)
+        return error
     raise AssertionError("the guard let pass what it had stopped")
 
 
-def _way_on(files: Files, good: np.ndarray | None, step: int) -> str:
+def _way_on(files: Files, good: np.ndarray | None, step: int, explained: bool) -> str:
     """Writes the last good positions of a run that was stopped, and says what to do."""
     if good is None:
-        return "the run begins so: look at the structure for atoms that are too close, or give more steps of --minimise"
+        close = ": look at the structure for atoms that are too close, or give more steps of --minimise"
+        return "the run begins so" + ("" if explained else close)
     paths = files.places("last.pdb", good)
     shown = str(paths[0]) + (f" (each replica has one, to {paths[-1].name})" if len(paths) > 1 else "")
-    return (
-        f"--resume would repeat it: start in another folder from the last good frame (step {step}), {shown}, with a "
-        "smaller --timestep or a longer --equilibration"
-    )
+    way = f"--resume would repeat it: start in another folder from the last good frame (step {step}), {shown}"
+    return way + ("" if explained else ", with a smaller --timestep or a longer --equilibration")
 
 
 def _with_replicas(observed: Observed, cfg: SimulationConfig) -> Observed:
@@ -425,10 +437,19 @@ class Guard:
       bonds: (b, 2) pairs of atoms that stay together; those that are no bond begin at the length that is theirs.
       cfg: the run.
       freedom: degrees of freedom.
+      explain: see `simulate`.
     """
 
-    def __init__(self, structure: Structure, z: np.ndarray, bonds: np.ndarray, cfg: SimulationConfig, freedom: int):
-        self.structure, self.bonds, self.cfg = structure, bonds, cfg
+    def __init__(
+        self,
+        structure: Structure,
+        z: np.ndarray,
+        bonds: np.ndarray,
+        cfg: SimulationConfig,
+        freedom: int,
+        explain: Callable[[np.ndarray], str | None] | None = None,
+    ):
+        self.structure, self.bonds, self.cfg, self.explain = structure, bonds, cfg, explain
         usual, first = molecule.radii(z)[bonds].sum(-1), self._lengths(np.asarray(structure.xyz, np.float64))
         self.lengths = np.where(first > _PARTED * usual, first, usual)
         scatter = 1 + _SIGMAS * math.sqrt(2 / max(freedom, 1))
@@ -451,6 +472,8 @@ class Guard:
         for replica, xyz in enumerate(observed.positions):
             where = f"step {step}" + (f", replica {replica}" if self.cfg.replicas > 1 else "")
             bad = ~np.isfinite(xyz).all(-1) | ~np.isfinite(observed.forces[replica]).all(-1)
+            if bad.any() and np.isfinite(xyz).all() and (why := self.explain and self.explain(xyz)):
+                raise ExplainedError(f"{where}: {why}")
             last = "" if before is None else f"; at the step before {self._largest(before, replica)}"
             if bad.all() and len(bad) > 1:
                 raise RunawayError(f"{where}: no atom's position and force are finite{last}")

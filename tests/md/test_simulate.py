@@ -224,16 +224,18 @@ def test_a_run_that_begins_removes_what_an_earlier_one_left(structure, tmp_path)
     assert set(files(tmp_path)) == {"trajectory.dcd", "topology.pdb", "energies.csv", "final.pdb"} | kept
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_a_run_that_was_killed_ends_as_one_that_was_not(structure, tmp_path, replicas):
+@pytest.mark.parametrize(("replicas", "ensemble"), [(1, "langevin"), (2, "langevin"), (2, "nve")])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(structure, tmp_path, replicas, ensemble):
     field, leaves = springs(structure)
-    cfg = dataclasses.replace(CONFIG, replicas=replicas)
+    dynamics = dataclasses.replace(CONFIG.dynamics, ensemble=ensemble)
+    cfg = dataclasses.replace(CONFIG, replicas=replicas, dynamics=dynamics)
     simulate.simulate(field, leaves, structure, Z, cfg, tmp_path / "whole")
 
     class Killed(BaseException):
         pass
 
-    for row in (3, 7):  # in the equilibration and in production, after more was written than the state knows of
+    # In the equilibration, at its end and in production, after more was written than the state knows of.
+    for row in (3, 4, 7):
         seen = []
 
         def report(values, row=row, seen=seen):
@@ -254,6 +256,57 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(structure, tmp_path, rep
     assert done.step == 50 and files(folder) == files(tmp_path / "whole")
     longer = simulate.simulate(field, leaves, structure, Z, dataclasses.replace(cfg, steps=70), folder, resume=True)
     assert longer.step == 70 and longer.frames == 8
+
+
+def test_constant_energy_begins_at_the_temperature(structure, tmp_path):
+    """From the minimum, which takes half of the first heat; with springs and noise, and none of them in production."""
+    field, leaves = springs(structure)
+    dynamics = Dynamics(ensemble="nve", timestep=0.25)
+    cfg = SimulationConfig(
+        dynamics=dynamics, steps=400, record=10, equilibration=400, stages=(0.5, 0.1), damping=100.0, replicas=32
+    )
+    out = simulate.simulate(field, leaves, structure, Z, cfg, tmp_path)
+    assert out.temperature == pytest.approx(300, abs=45)  # 150 without a thermostat
+    with open(tmp_path / "energies.csv") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) > 0]
+    assert np.mean([float(row["temperature_kelvin"]) for row in rows]) == pytest.approx(out.temperature)
+    for replica in range(cfg.replicas):
+        total = [float(row["total_ev"]) for row in rows if int(row["replica"]) == replica]
+        assert len(total) == 40 and np.ptp(total) < 3e-3
+    centres = [molecule.masses(Z) @ frame / molecule.masses(Z).sum() for frame in read_frames(
+        tmp_path / "trajectory_03.dcd")]  # fmt: skip
+    assert np.ptp(centres, 0).max() < 1e-4  # noise moved it
+
+
+def test_speed_is_not_that_of_the_compiler(structure, tmp_path):
+    field, leaves = springs(structure)
+    cfg = dataclasses.replace(CONFIG, equilibration=0)
+    simulate.simulate(field, leaves, structure, Z, dataclasses.replace(cfg, steps=20), tmp_path)
+    rows = []
+    again = simulate.simulate(field, leaves, structure, Z, cfg, tmp_path, resume=True, report=rows.append)
+    assert rows[0]["ns_per_day"] is None and rows[1]["ns_per_day"] > 0 and again.ns_per_day > 0
+
+
+def test_a_potential_explains_why_it_has_no_energy(structure, tmp_path):
+    field, leaves = springs(structure)
+
+    def full(leaves, xyz):
+        terms, forces = field(leaves, xyz)
+        forces = forces.at[5].add(jnp.array([0.0, 0, 3.0]))
+        lost = jnp.sum((xyz[5] - xyz[1]) ** 2) > 1.2**2
+        return {name: jnp.where(lost, jnp.nan, value) for name, value in terms.items()}, jnp.where(
+            lost, jnp.nan, forces
+        )
+
+    def explain(xyz):
+        return "the table is full" if np.sum((xyz[5] - xyz[1]) ** 2) > 1.2**2 else None
+
+    cfg = dataclasses.replace(CONFIG, steps=400, record=100, equilibration=0, runaway=1e6)
+    with pytest.raises(RunawayError, match=r"step \d+: the table is full; --resume .*last\.pdb$") as told:
+        simulate.simulate(full, leaves * 0.1, structure, Z, cfg, tmp_path, explain=explain)
+    assert "too close" not in str(told.value) and "timestep" not in str(told.value)
+    with integrators.wide(), pytest.raises(InputError, match=r"minimisation, \d+ steps: the table is full$"):
+        integrators.minimise(full, leaves * 0.1, structure.xyz, explain=explain)
 
 
 def test_only_the_same_run_goes_on(structure, tmp_path):
@@ -412,5 +465,8 @@ def test_numbers_that_make_no_sense(wrong):
         SimulationConfig(**wrong)
     with pytest.raises(ValueError, match="ensemble"):
         Dynamics(ensemble="npt")
-    with pytest.raises(ValueError, match="above 0"):
-        Dynamics(timestep=0.0)
+    for name, value in (("timestep", 0.0), ("temperature", -1.0), ("timestep", np.inf), ("relaxation", np.nan)):
+        with pytest.raises(ValueError, match=f"^{name} must be above 0 and finite, got {value:g}$"):
+            Dynamics(**{name: value})
+    with pytest.raises(ValueError, match="^friction must be at least 0"):
+        Dynamics(friction=-0.1)
