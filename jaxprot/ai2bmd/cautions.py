@@ -13,6 +13,7 @@ from jaxprot.visnet import featurize
 
 _log = logging.getLogger(__name__)
 _SHOWN = 3  # residues named in a line
+_LARGER = 1.5  # times the largest unit, up to which a whole molecule is still like what the weights learnt from
 
 
 def unseen_units(made: Fragmentation, known: Collection[str] | None) -> None:
@@ -38,6 +39,29 @@ def unseen_units(made: Fragmentation, known: Collection[str] | None) -> None:
         made.name,
         ", ".join(kinds),
     )
+
+
+def larger_than_units(name: str, atoms: int, known: Collection[str] | None) -> None:
+    """Warns of a molecule that goes as a whole through a network that learnt from units alone.
+
+    Args:
+      name: of the structure.
+      atoms: of the molecule.
+      known: names of what the weights learnt from, see `unseen_units`.
+    """
+    units = templates.units()
+    if not known or set(known) - {ACENME, *units}:
+        return
+    largest = max(len(units[name].z) for name in known if name in units) if set(known) - {ACENME} else 12
+    if atoms > _LARGER * largest:
+        _log.warning(
+            "%s: %d atoms go through the network as a whole, but these weights learnt from capped residues of at most "
+            "%d atoms: what lies farther apart than in those is extrapolation; fragments (--mode fragment) are what "
+            "they are for",
+            name,
+            atoms,
+            largest,
+        )
 
 
 def crowded(name: str, molecules: Collection[np.ndarray], cutoff: float, cap: int | None) -> None:

@@ -25,6 +25,7 @@ from jaxprot.ai2bmd import caps as capping
 from jaxprot.ai2bmd import cautions, devices, nonbonded, solvent
 from jaxprot.ai2bmd.caps import Caps, Relax
 from jaxprot.ai2bmd.fragment import Fragmentation, fragment
+from jaxprot.ai2bmd.topology import check_positions
 from jaxprot.core import residues
 from jaxprot.core.errors import InputError
 from jaxprot.core.structure import Structure
@@ -176,7 +177,8 @@ class Potential:
             if len(unknown) or not len(self.z):
                 what = f"atom {int(structure.serial[unknown[0]])} has no known element" if len(unknown) else "no atoms"
                 raise InputError(f"{structure.name}: {what}")
-            tables, between, around = self._slots(), None, None
+            check_positions(structure)
+            tables, between, around = self._slots(structure.xyz), None, None
             signed, units = (self.z, np.ones(len(self.z))), 1
         if int(self.z.max()) >= network.cfg.max_z:
             raise InputError(f"{structure.name}: element {int(self.z.max())}; the network knows those below "
@@ -196,6 +198,8 @@ class Potential:
         cap = self.network.max_neighbors
         if made is not None:
             cautions.unseen_units(made, known)
+        else:
+            cautions.larger_than_units(self.structure.name, len(self.z), known)
         if cap is not None:
             through = [np.asarray(xyz, np.float64)] if made is None else cautions.capped_positions(made, xyz)
             cautions.crowded(self.structure.name, through, self.network.cutoff, cap)
@@ -207,13 +211,31 @@ class Potential:
             return self.fragmentation.covalent
         return molecule.bonds(self.z, np.asarray(self.structure.xyz, np.float64))
 
-    def _slots(self) -> Any:
+    def _most(self, xyz: np.ndarray) -> int:
+        """Most neighbours of an atom of a whole molecule at (N, 3) Å, itself counted."""
+        near = np.asarray(xyz - np.mean(xyz, 0), np.float32)
+        return int(np.max(degrees(jnp.asarray(self.z)[None], jnp.asarray(near)[None], self.network.cutoff)))
+
+    def overflow(self, xyz: np.ndarray) -> str | None:
+        """What to say if an atom has more neighbours at (N, 3) Å than the table of a whole molecule holds, else None.
+
+        Energies and forces are NaN there; `evaluate` makes a larger table.
+        """
+        if self.cfg.mode != "whole" or self.leaves.tables is None:
+            return None
+        most, slots = self._most(xyz), len(self.leaves.tables)
+        if most <= slots:
+            return None
+        return (
+            f"the table of neighbours overflowed: an atom has {most} within {self.network.cutoff:g} Å, the table, made "
+            f"for the structure that was given, holds {slots}; begin with a structure as compact as this became"
+        )
+
+    def _slots(self, xyz: np.ndarray) -> Any:
         """Slots of the table of neighbours of a whole molecule; None where all pairs are looked at."""
         if len(self.z) <= _DENSE:
             return None
-        most = int(np.max(degrees(jnp.asarray(self.z)[None], jnp.asarray(self.structure.xyz)[None],
-                                  self.network.cutoff)))  # fmt: skip
-        slots = min(len(self.z), -(-int(_SPARE * most) // 8) * 8)
+        slots = min(len(self.z), -(-int(_SPARE * self._most(xyz)) // 8) * 8)
         return np.zeros(slots, np.int8)  # an array of as many places, so that the number is static where it is used
 
     def pure(self) -> tuple[Callable[[Leaves, Float[Array, "n 3"]], Float[Array, ""]], Leaves]:
@@ -331,6 +353,8 @@ class Potential:
     def evaluate(self, xyz: np.ndarray | None = None) -> Evaluation:
         """Energies with references, and forces.
 
+        Where a whole molecule has more neighbours than its table holds, the table is made anew: one compilation more.
+
         Args:
           xyz: (N, 3) Å; the structure's if None. Taken in float64.
 
@@ -345,6 +369,9 @@ class Potential:
             raise InputError(f"{self.structure.name}: position of atom {atom + 1} is not finite")
         with jax.enable_x64(True):
             energies, forces = self._jitted(self.leaves, jnp.asarray(at))
+            if not np.isfinite(energies["bonded"]) and self.overflow(at):
+                self.leaves = self.leaves._replace(tables=self._slots(at))
+                energies, forces = self._jitted(self.leaves, jnp.asarray(at))
             energies = {name: float(value) + self.references.get(name, 0.0) for name, value in energies.items()}
             return Evaluation(energies, {name: np.asarray(value) for name, value in forces.items()})
 

@@ -74,7 +74,7 @@ def topology(structure: Structure) -> Topology:
     problems += _absent(structure, absent)
     # What cannot be named cannot be measured, and close atoms would be reported as bonds too long and too short.
     report(structure, problems)
-    problems += overlaps(structure)
+    problems += _overlaps(structure)
     problems += [] if problems else _stretched(structure, names, atoms, runs)
     bridges, wrong = _bridges(structure, names, atoms)
     report(structure, problems + wrong)
@@ -239,8 +239,17 @@ def _wanted(variant):
     return templates.residues()[variant].atoms
 
 
-def overlaps(structure: Structure) -> list[str]:
-    """A line on every two atoms closer than 0.5 Å."""
+def check_positions(structure: Structure) -> None:
+    """Refuses atoms that are nowhere or in the same place, of any molecule.
+
+    Raises:
+      InputError: names them all.
+    """
+    report(structure, _bad_positions(structure))
+    report(structure, _overlaps(structure))
+
+
+def _overlaps(structure):
     from scipy.spatial import KDTree
 
     pairs = KDTree(structure.xyz.astype(np.float64)).query_pairs(OVERLAP, output_type="ndarray")

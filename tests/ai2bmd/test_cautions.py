@@ -98,6 +98,17 @@ def test_charges_in_vacuum_are_told(chignolin, example, said):
     assert "ASP 4" in line and "GLU 6" in line and "--solvent gb" in line and "\n" not in line
 
 
+def test_whole_molecules_larger_than_what_weights_learnt_from_are_told(saved, chignolin, example, said):
+    told = predict.load(saved / "told.safetensors")
+    told.potential(example("alanine"), mode="whole")
+    for name in ("silent", "molecule"):
+        predict.load(saved / f"{name}.safetensors").potential(chignolin, mode="whole")
+    assert not said()
+    told.potential(chignolin, mode="whole")
+    (line,) = said()
+    assert line.startswith("chignolin: 175 atoms go through the network as a whole") and "at most 33 atoms" in line
+
+
 @pytest.mark.parametrize("solvent", ["none", "gb"])
 def test_dynamics_in_vacuum_tell_it_and_those_in_solvent_do_not(saved, chignolin, said, tmp_path, monkeypatch, solvent):
     from jaxprot.md import simulate

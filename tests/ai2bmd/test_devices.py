@@ -48,7 +48,9 @@ def test_shared_units_give_the_same_energy_and_forces(example):
 
 def test_more_devices_than_there_are(example):
     code = """
+from jaxprot.cli import options
 from jaxprot.cli.options import shared_devices
+options.cores = lambda: 2
 assert shared_devices(None) <= 2 and shared_devices(2) == 2
 try:
     shared_devices(3)

@@ -383,7 +383,7 @@ REFUSALS = {
     empty_chain: "residue NME 12: the chain is too short, no residue stands between its caps",
     broken_bond: r"residue THR 7 atom (HG1|OG1): [0-9.]+ Å from (HG1|OG1), to which it is bonded",
     open_bridge: "residue CYS 3 atom SG: no hydrogen HG and no other such sulphur",
-    neighbouring_bridges: "residue CYS 2 - .*residue CYS 11 and .*residue CYS 3 - .*residue CYS 10: disulfides from neigh",
+    neighbouring_bridges: "residue CYS 2 - .*residue CYS 11 and .*residue CYS 3 - .*residue CYS 10: disulfides",
     strange_atom: "residue ASP 4 atom QX: ASP has no such atom; remove it",
     two_models: "2 models; choose one of them",
     no_atoms: "no atoms; give a protein",

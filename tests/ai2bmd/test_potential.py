@@ -174,9 +174,40 @@ def test_a_whole_molecule_needs_no_fragments(network, chignolin):
     other = dense.evaluate()
     assert found.energy == pytest.approx(other.energy, abs=1e-4)
     np.testing.assert_allclose(found.total_forces, other.total_forces, atol=1e-5)
-    crowded = np.asarray(chignolin.xyz) * 0.6
-    found = whole.evaluate(crowded)  # more neighbours than the table holds
-    assert np.isnan(found.energy) and np.isnan(found.total_forces).all()
+    crowded, held = np.asarray(chignolin.xyz) * 0.6, whole.leaves
+    said = whole.overflow(crowded)
+    assert "the table of neighbours overflowed: an atom has" in said and whole.overflow(chignolin.xyz) is None
+    with jax.enable_x64(True):
+        energies, forces = whole._jitted(held, jnp.asarray(crowded, jnp.float64))
+    assert np.isnan(energies["bonded"]) and np.isnan(forces["bonded"]).all()
+    found, other = whole.evaluate(crowded), dense.evaluate(crowded)  # with a larger table
+    assert len(whole.leaves.tables) > len(held.tables) and whole.overflow(crowded) is None
+    assert found.energy == pytest.approx(other.energy, abs=1e-3)
+    np.testing.assert_allclose(found.total_forces, other.total_forces, atol=1e-4)
+
+
+def test_a_full_table_is_told_where_it_stops_a_minimisation(network, alanine, monkeypatch, tmp_path):
+    from jaxprot.ai2bmd import potential
+    from jaxprot.md.simulate import SimulationConfig
+
+    monkeypatch.setattr(potential, "_DENSE", 10)
+    wide = dataclasses.replace(alanine, xyz=alanine.xyz * np.float32(3))
+    made = Potential(network, wide, PotentialConfig(mode="whole"))
+    made.structure = alanine
+    with pytest.raises(
+        InputError, match="minimisation, 0 steps: the table of neighbours overflowed: an atom has 22 with"
+    ):
+        predict.simulate(made, SimulationConfig(steps=0), tmp_path, downhill=5)
+    with pytest.raises(InputError, match="-5 steps of minimisation"):
+        predict.simulate(made, SimulationConfig(steps=0), tmp_path, downhill=-5)
+
+
+def test_a_whole_molecule_with_atoms_in_one_place_is_refused(network, alanine):
+    xyz = alanine.xyz.copy()
+    xyz[5] = xyz[4]
+    for at, message in ((xyz, "0.00 Å apart"), (np.where(xyz == xyz[3], np.nan, xyz), "coordinates are no numbers")):
+        with pytest.raises(InputError, match=message):
+            Potential(network, dataclasses.replace(alanine, xyz=at), PotentialConfig(mode="whole"))
 
 
 def alone(structure, made, unit):
