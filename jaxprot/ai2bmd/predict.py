@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from jaxprot.md.simulate import Outcome, SimulationConfig
 
 
+TABLES = ("rmsd", "rmsf", "couplings")
+"""Tables that `analyse` writes."""
+
 ANALYSED = (
-    "energies.png", "rmsd.csv", "rmsf.csv", "couplings.csv", "torsions.npz", "ramachandran.png", "analysis.json",
+    "energies.png", *(f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")), "torsions.npz",
+    "ramachandran.png", "analysis.json",
 )  # fmt: skip
 """What `analyse` writes."""
 
@@ -140,14 +144,17 @@ def simulate(
     from jaxprot.md import integrators
     from jaxprot.md import simulate as dynamics
 
-    if potential.fragmentation is not None and potential.cfg.solvent == "none":
-        cautions.charged_in_vacuum(potential.fragmentation)
+    if downhill < 0:
+        raise InputError(f"{downhill} steps of minimisation: give 0 or more")
+    caution(potential)
     told: dict[str, float] = {}
     start = np.asarray(potential.structure.xyz, np.float64)
     if downhill and not resume:
         try:
             with integrators.wide():
-                found, told = integrators.minimise(potential.field, potential.leaves, start, most=downhill)
+                found, told = integrators.minimise(
+                    potential.field, potential.leaves, start, most=downhill, explain=potential.overflow
+                )
                 start = np.asarray(found)
         except InputError as error:
             raise InputError(f"{potential.structure.name}: {error}") from error
@@ -167,15 +174,31 @@ def simulate(
         resume=resume,
         identity=identity,
         report=report,
+        explain=potential.overflow,
     )
     return outcome, told
 
 
-def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
+def caution(potential: Potential) -> None:
+    """Warns of charged residues of a protein in vacuum."""
+    if potential.fragmentation is not None and potential.cfg.solvent == "none":
+        cautions.charged_in_vacuum(potential.fragmentation)
+
+
+def analyse(
+    folder: str | os.PathLike, structure: Structure, *, ensemble: str | None = None, table_format: str = "csv"
+) -> list[str]:
     """Writes what a run's trajectories tell; names of the run's files and these.
 
     `energies.png`; and of proteins, over all replicas, `rmsd.csv` (alpha carbons to the structure, Å), `rmsf.csv`,
-    `couplings.csv` (³J(HN-HA) in Hz), `torsions.npz`, `ramachandran.png` and `analysis.json`.
+    `couplings.csv` (³J(HN-HA) in Hz), `torsions.npz`, `ramachandran.png` and `analysis.json`. What the latter says of
+    temperature and energy is of the steps behind the first frame, whose energy may be that of restraints as well.
+
+    Args:
+      folder: of the run.
+      structure: that it began with.
+      ensemble: of the run; the drift of the total energy is told with `nve` only, as thermostats exchange heat.
+      table_format: `csv` or `parquet`, of the tables of the analysis.
     """
     import pandas as pd
 
@@ -201,23 +224,28 @@ def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
     times = np.unique(produced.time_ps)
     columns: dict[str, Any] = {"time_ps": times}
     columns |= {f"rmsd_angstrom{_end(i, len(found))}": one.rmsd for i, one in enumerate(found)}
-    write_table(columns, folder / "rmsd.csv")
+    tables = {"rmsd": columns}
     first = found[0].backbone
     residue = np.flatnonzero(np.isfinite(found[0].rmsf))
     fluctuation = {f"rmsf_angstrom{_end(i, len(found))}": one.rmsf[residue] for i, one in enumerate(found)}
-    write_table({**_residues(structure, residue), **fluctuation}, folder / "rmsf.csv")
+    tables["rmsf"] = {**_residues(structure, residue), **fluctuation}
     coupled = np.flatnonzero(first.amide)
     coupling = np.mean([one.coupling[coupled] for one in found], 0)
-    write_table({**_residues(structure, first.residue[coupled]), "j_hn_ha_hz": coupling}, folder / "couplings.csv")
+    tables["couplings"] = {**_residues(structure, first.residue[coupled]), "j_hn_ha_hz": coupling}
+    for name in TABLES:
+        written.append(write_table(tables[name], folder / name, table_format).name)
+        for other in {"csv", "parquet"} - {table_format}:  # of an earlier end of the run
+            (folder / f"{name}.{other}").unlink(missing_ok=True)
     phi, psi = (np.concatenate([getattr(one, name) for one in found]) for name in ("phi", "psi"))
     with atomic_path(folder / "torsions.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, phi=phi, psi=psi, residue=first.residue)
-    written += ["rmsd.csv", "rmsf.csv", "couplings.csv", "torsions.npz"]
+    written.append("torsions.npz")
     if phi.size:
         with atomic_path(folder / "ramachandran.png") as temporary:
             plots.ramachandran(phi, psi, temporary, structure.name)
         written.append("ramachandran.png")
     last = [float(one.rmsd[-1]) for one in found]
+    moving = table[table.step > 0]
     write_json(
         folder / "analysis.json",
         {
@@ -225,8 +253,8 @@ def analyse(folder: str | os.PathLike, structure: Structure) -> list[str]:
             "time_ps": float(times[-1]),
             "rmsd_ca_end_angstrom": last,
             "rmsd_ca_mean_angstrom": float(np.mean([one.rmsd.mean() for one in found])),
-            "temperature_mean_kelvin": float(produced.temperature_kelvin.mean()),
-            "total_energy_drift_ev_per_atom_ps": _drift(produced, structure.n_atoms),
+            "temperature_mean_kelvin": float(moving.temperature_kelvin.mean()) if len(moving) else None,
+            "total_energy_drift_ev_per_atom_ps": _drift(moving, structure.n_atoms) if ensemble == "nve" else None,
         },
     )
     return [*written, "analysis.json"]

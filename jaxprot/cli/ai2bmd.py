@@ -37,8 +37,8 @@ class PrepareOptions(Compute):
     """Chains to keep; all protein chains if not given."""
     ph: float = 7.0
     """Decides which residues are charged."""
-    minimise: bool = True
-    """Relax what was added (ff14SB, implicit solvent)."""
+    minimise: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
+    """Leave what was added as it was built; without this flag it is relaxed (ff14SB, implicit solvent)."""
     seed: int = 0
     """Of the places where hydrogens begin."""
 
@@ -105,6 +105,8 @@ class PotentialOptions(Common):
 class EnergyOptions(PotentialOptions, StructureOptions):
     """Options of `ai2bmd energy`."""
 
+    format: tyro.conf.Suppress[Literal["csv"]] = "csv"  # no tables are written
+
 
 @warnings_shown()
 def energy(options: EnergyOptions) -> int:
@@ -121,6 +123,7 @@ def energy(options: EnergyOptions) -> int:
 
     def one(path: Path) -> None:
         potential = options.potential(predictor, path)
+        predict.caution(potential)
         found = potential.evaluate()
         folder = run.folder(names[path] if len(paths) > 1 else None)
         predict.write(found, potential, folder)
@@ -187,7 +190,7 @@ class SimulateOptions(PotentialOptions):
     ensemble: Literal["langevin", "nve", "nose-hoover"] = "langevin"
     """Constant temperature with friction, constant energy, or constant temperature without noise."""
     temperature: Annotated[float, tyro.conf.arg(metavar="K")] = 300.0
-    """Of the first velocities, and kept but with nve."""
+    """Of the first velocities and the equilibration, and kept afterwards but with nve."""
     friction: Annotated[float, tyro.conf.arg(metavar="1/PS")] = 1.0
     """Of langevin."""
     record: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 100
@@ -199,7 +202,8 @@ class SimulateOptions(PotentialOptions):
     replicas: int = 1
     """Molecules that move side by side, with velocities of their own."""
     trajectory_format: Literal["dcd", "xtc"] = "dcd"
-    """`xtc`: trajectory.xtc as well (needs jaxprot[trajectories]), made of trajectory.dcd, which a run goes on with."""
+    """`xtc`: trajectory.xtc as well (needs jaxprot[trajectories]), made of trajectory.dcd, which a run goes on with. A
+    run that goes on keeps it up without being told again."""
     resume: bool = False
     """Go on with the run in the output folder (a new one there, with --overwrite, removes it)."""
 
@@ -210,7 +214,8 @@ def simulate(options: SimulateOptions) -> int:
 
     Writes trajectory.dcd (with topology.pdb), energies.csv, energies.png, final.pdb, analysis.json, rmsd.csv, rmsf.csv,
     ramachandran.png and couplings.csv, and restart/state.npz, from which --resume goes on to the same numbers. With
-    --replicas each has a trajectory and an end: trajectory_00.dcd, final_00.pdb and so on.
+    --replicas each has a trajectory and an end: trajectory_00.dcd, final_00.pdb and so on. --format parquet is of rmsd,
+    rmsf and couplings; energies.csv, which a run adds to, stays csv.
     A run that leaves what the potential describes is stopped, with the atoms named and the last good frame in last.pdb,
     from which another can start.
     """
@@ -224,9 +229,13 @@ def simulate(options: SimulateOptions) -> int:
 
     if options.input is None:
         raise InputError("give a structure; `jaxprot ai2bmd prepare` makes one that can be simulated")
+    if options.minimise < 0:
+        raise InputError(f"--minimise {options.minimise}: give 0 or more")
+    home, begin = options.output, time.perf_counter()
+    if options.resume and any(home.glob("trajectory*.xtc")):
+        options = dataclasses.replace(options, trajectory_format="xtc")
     if options.trajectory_format == "xtc":
         check_xtc()
-    home, begin = options.output, time.perf_counter()
     if options.resume and not (home / STATE).is_file():
         raise InputError(f"{home}: no {STATE} to go on from; start without --resume")
     run = RunDirectory(home, options.overwrite or options.resume)
@@ -241,8 +250,8 @@ def simulate(options: SimulateOptions) -> int:
             steps=options.steps, record=options.record, equilibration=options.equilibration, seed=options.seed,
             replicas=options.replicas,
         )  # fmt: skip
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    except ValueError as error:  # it begins with the name of the option
+        raise InputError(f"--{error}") from error
     predictor, weights = load(options, "ai2bmd")
     potential = options.potential(predictor, options.input)
     run.folder()
@@ -251,6 +260,8 @@ def simulate(options: SimulateOptions) -> int:
     identity = f"{weights['sha256'][:16]} {made_of} {sha256(options.input)[:16]}"
     timings = {"start": time.perf_counter() - begin}
     try:
+        if options.minimise and not options.resume:
+            _line(f"minimisation, at most {options.minimise} steps")
         with _bar(cfg) as report:
             outcome, told = predict.simulate(
                 potential, cfg, home, resume=options.resume, identity=identity, downhill=options.minimise, report=report
@@ -282,21 +293,29 @@ def _finish(options: SimulateOptions, potential: Any) -> list[str]:
     """Analyses what a run left; names of files."""
     from jaxprot.ai2bmd import predict
 
-    written = predict.analyse(options.output, potential.structure)
+    written = predict.analyse(
+        options.output, potential.structure, ensemble=options.ensemble, table_format=options.format
+    )
     for older in options.output.glob("trajectory*.xtc"):
         older.unlink()  # of fewer frames, where a run went on
     return [*written, *(predict.write_xtc(options.output) if options.trajectory_format == "xtc" else [])]
 
 
+def _line(text: str) -> None:
+    """Tells of a stage on stderr, if that is no terminal, which has a bar."""
+    if not sys.stderr.isatty():
+        print(f"jaxprot: {text}", file=sys.stderr, flush=True)
+
+
 class _bar:  # noqa: N801 - used as a function
-    """Progress on stderr, if that is a terminal: steps, temperature, energy, speed."""
+    """Progress on stderr: steps, temperature, energy, speed; a line at the end of each stage if it is no terminal."""
 
     def __init__(self, cfg: Any):
         self.cfg, self.progress = cfg, None
 
     def __enter__(self) -> Any:
         if not sys.stderr.isatty():
-            return None
+            return self._ends
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -306,11 +325,21 @@ class _bar:  # noqa: N801 - used as a function
         task = self.progress.add_task("dynamics", total=self.cfg.steps - self.cfg.first)
 
         def report(row: dict[str, Any]) -> None:
-            speed = f", {row['ns_per_day']:.3g} ns/day" if row["ns_per_day"] else ""
-            text = f"{row['time_ps']:.3f} ps, {row['temperature_kelvin']:.0f} K, {row['potential_ev']:.2f} eV{speed}"
-            self.progress.update(task, completed=row["step"] - self.cfg.first, description=text)
+            self.progress.update(task, completed=row["step"] - self.cfg.first, description=self._text(row))
 
         return report
+
+    @staticmethod
+    def _text(row: dict[str, Any]) -> str:
+        speed = f", {row['ns_per_day']:.3g} ns/day" if row["ns_per_day"] else ""
+        return f"{row['time_ps']:.3f} ps, {row['temperature_kelvin']:.0f} K, {row['potential_ev']:.2f} eV{speed}"
+
+    def _ends(self, row: dict[str, Any]) -> None:
+        cfg, done = self.cfg, row["step"] - self.cfg.first
+        if row["step"] <= 0 < done and done % cfg.equilibration == 0:
+            _line(f"equilibration {done // cfg.equilibration} of {len(cfg.stages)}: {self._text(row)}")
+        elif row["step"] > 0 and (row["step"] == cfg.steps or row["step"] * 10 % cfg.steps < cfg.record * 10):
+            _line(f"production, step {row['step']} of {cfg.steps}: {self._text(row)}")
 
     def __exit__(self, *error: Any) -> None:
         if self.progress is not None:

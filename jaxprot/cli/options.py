@@ -132,7 +132,7 @@ def cores() -> int:
 
 
 def shared_devices(wanted: int | None) -> int:
-    """How many devices share the work: those wanted, or as many as there are, but no more than cores or than 8.
+    """How many devices share the work: those wanted, or as many as there are but at most 8; of a processor its cores.
 
     Raises:
       InputError: there are fewer than wanted.
@@ -140,10 +140,11 @@ def shared_devices(wanted: int | None) -> int:
     import jax
 
     there = jax.local_devices()
-    if wanted is not None and not 1 <= wanted <= len(there):
-        raise InputError(f"--devices {wanted}: give a number from 1 to {len(there)}, which there are")
-    most = min(len(there), SHARED, *([cores()] if there[0].platform == "cpu" else []))
-    return most if wanted is None else wanted
+    # Jax takes a processor for as many devices as it is told to, but beyond the cores they only wait for each other.
+    most = min(len(there), cores()) if there[0].platform == "cpu" else len(there)
+    if wanted is not None and not 1 <= wanted <= most:
+        raise InputError(f"--devices {wanted}: give a number from 1 to {most}, which there are")
+    return min(most, SHARED) if wanted is None else wanted
 
 
 def _check(common: Compute) -> None:

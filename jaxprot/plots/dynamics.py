@@ -72,8 +72,12 @@ def ramachandran(phi: np.ndarray, psi: np.ndarray, path: str | os.PathLike, titl
     axes = figure.subplots()
     edges = np.linspace(-180, 180, 73)
     counts, _, _ = np.histogram2d(phi, psi, bins=(edges, edges))
-    drawn = axes.pcolormesh(edges, edges, np.where(counts > 0, counts, np.nan).T, norm=LogNorm(), cmap="viridis")
-    figure.colorbar(drawn, label="residues and frames")
+    most = max(counts.max(), 2)
+    drawn = axes.pcolormesh(edges, edges, np.where(counts > 0, counts, np.nan).T, norm=LogNorm(1, most), cmap="viridis")
+    ticks = [factor * 10**power for power in range(9) for factor in ((1,) if most > 500 else (1, 2, 5))]
+    bar = figure.colorbar(drawn, label="residues and frames", ticks=[tick for tick in ticks if tick <= most])
+    bar.formatter = "{:.0f}".format  # counts, not powers
+    bar.minorticks_off()
     axes.set(xlabel="φ (degrees)", ylabel="ψ (degrees)", xlim=(-180, 180), ylim=(-180, 180), aspect="equal")
     axes.set_xticks(range(-180, 181, 60))
     axes.set_yticks(range(-180, 181, 60))

@@ -1,6 +1,7 @@
 """`jaxprot ai2bmd ...` as a user runs it, with a small network of random weights."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from flax import nnx
 from jaxprot.cli.main import main
 from jaxprot.io.dcd import read_frames
 from jaxprot.io.structures import read_structure, write_structure
-from jaxprot.io.tables import read_table
+from jaxprot.io.tables import read_table, write_table
 from jaxprot.io.trajectories import read_trajectory
 from jaxprot.weights import portable
 
@@ -44,6 +45,27 @@ def ran(alanine, weights, tmp_path_factory):
     return folder
 
 
+def test_stages_are_lines_where_no_terminal_shows_a_bar(capsys):
+    from jaxprot.cli.ai2bmd import _bar
+    from jaxprot.md.simulate import SimulationConfig
+
+    cfg = SimulationConfig(steps=4000, record=100, equilibration=150, stages=(1.0, 0.1))
+    with _bar(cfg) as report:
+        for step in (-300, -200, -150, -50, 0, *range(100, 4001, 100)):
+            row = {
+                "step": step,
+                "time_ps": step / 1000,
+                "temperature_kelvin": 300,
+                "potential_ev": 1,
+                "ns_per_day": None,
+            }
+            report(row)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "jaxprot: equilibration 1 of 2: -0.150 ps, 300 K, 1.00 eV"
+    assert lines[1] == "jaxprot: equilibration 2 of 2: 0.000 ps, 300 K, 1.00 eV" and len(lines) == 12
+    assert [line.split(" of ")[0].split()[-1] for line in lines[2:]] == [str(400 * i) for i in range(1, 11)]
+
+
 def _simulate(alanine, weights, folder, *more):
     return [
         "ai2bmd", "simulate", str(alanine), "--weights", str(weights), "-o", str(folder), "--record", "10",
@@ -73,6 +95,28 @@ def test_a_warning_is_one_line(alanine, weights, tmp_path, capsys):
     assert "these weights never learnt from ALA (" in lines[0]
 
 
+def test_charges_in_vacuum_are_told_of_energies_as_well(alanine, weights, tmp_path, capsys, monkeypatch):
+    from jaxprot.ai2bmd import cautions
+
+    seen = []
+    monkeypatch.setattr(cautions, "charged_in_vacuum", seen.append)
+    for number, solvent in enumerate(("none", "gb")):
+        argv = ["ai2bmd", "energy", str(alanine), "--weights", str(weights), "--solvent", solvent]
+        assert main([*argv, "-o", str(tmp_path / str(number))]) == 0
+        assert len(seen) == 1
+
+
+def test_help_of_flags_reads_right(capsys):
+    with pytest.raises(SystemExit):
+        main(["ai2bmd", "prepare", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--no-minimise Leave what was added as it was built; without this flag it is relaxed" in text
+    assert "default: True" not in text.split("--no-minimise")[1].split("--")[0]
+    with pytest.raises(SystemExit):
+        main(["ai2bmd", "energy", "--help"])
+    assert "--format" not in capsys.readouterr().out  # it writes no table
+
+
 def test_fragments(example, tmp_path, capsys):
     paths = [str(example(name)) for name in ("chignolin", "trpcage")]
     assert main(["ai2bmd", "fragment", *paths, "-o", str(tmp_path / "out")]) == 0
@@ -94,6 +138,27 @@ def test_a_run_writes_what_it_says(ran, alanine):
     assert read_structure(ran / "final.pdb").n_atoms == read_structure(alanine).n_atoms
     told = json.loads((ran / "run.json").read_text())
     assert told["ns_per_day"] > 0 and told["minimisation"]["steps"] <= 5
+    told, moving = json.loads((ran / "analysis.json").read_text()), np.asarray(table["step"]) > 0
+    assert told["total_energy_drift_ev_per_atom_ps"] is None  # a thermostat exchanges heat
+    assert told["temperature_mean_kelvin"] == pytest.approx(np.asarray(table["temperature_kelvin"])[moving].mean())
+
+
+def test_drift_of_the_energy_is_that_of_production(ran, alanine, tmp_path):
+    from jaxprot.ai2bmd import predict
+
+    folder = tmp_path / "out"
+    shutil.copytree(ran, folder)
+    table = read_table(folder / "energies.csv")
+    step, time = (np.asarray(table[name], float) for name in ("step", "time_ps"))
+    table["total_ev"] = np.where(step > 0, -5 + 0.22 * time, 7.0)  # springs hold what is at step 0
+    write_table(table, folder / "energies.csv")
+    written = predict.analyse(folder, read_structure(alanine), ensemble="nve", table_format="parquet")
+    told = json.loads((folder / "analysis.json").read_text())
+    assert told["total_energy_drift_ev_per_atom_ps"] == pytest.approx(0.22 / 22)
+    assert {"rmsd.parquet", "rmsf.parquet", "couplings.parquet"} <= set(written)
+    for name in ("rmsd", "rmsf", "couplings"):
+        first, second = read_table(ran / f"{name}.csv"), read_table(folder / f"{name}.parquet")
+        assert list(first) == list(second) and not (folder / f"{name}.csv").exists()
 
 
 def test_a_run_goes_on_as_one_that_was_not_stopped(ran, alanine, weights, tmp_path, capsys):
@@ -103,8 +168,12 @@ def test_a_run_goes_on_as_one_that_was_not_stopped(ran, alanine, weights, tmp_pa
     xtc = read_trajectory(folder / "trajectory.xtc", folder / "topology.pdb").frames
     np.testing.assert_allclose(xtc, read_frames(folder / "trajectory.dcd"), atol=0.006)
     assert len(xtc) == 3 and "trajectory.xtc" in capsys.readouterr().out
+    capsys.readouterr()
     assert main(_simulate(alanine, weights, folder, "--steps", "40", "--resume")) == 0
-    assert not (folder / "trajectory.xtc").exists()  # of the first half alone
+    xtc = read_trajectory(folder / "trajectory.xtc", folder / "topology.pdb").frames  # kept up
+    assert len(xtc) == 5
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in said] == [" production, step 30 of 40", " production, step 40 of 40"]
     for name in ("trajectory.dcd", "energies.csv", "final.pdb"):
         assert (folder / name).read_bytes() == (ran / name).read_bytes()
 
@@ -151,7 +220,13 @@ def test_what_cannot_be_simulated(example, alanine, weights, tmp_path, capsys):
     assert "ACE" in message
     message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--resume")
     assert "no restart/state.npz" in message
-    assert "timestep" in refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--timestep", "0")
+    for option, value in (("timestep", "0"), ("temperature", "-3")):
+        message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), f"--{option}", value)
+        assert f"error: --{option} must be above 0 and finite, got {value}" in message and "Dynamics" not in message
+    message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--minimise", "-5")
+    assert "--minimise -5: give 0 or more" in message
+    message = refused("ai2bmd", "energy", str(alanine), "--weights", str(weights), "--devices", "99")
+    assert "--devices 99: give a number from 1 to" in message
     message = refused("ai2bmd", "simulate", str(alanine), "--weights", str(weights), "--steps", "250")
     assert "steps (250) must be a multiple of record (100)" in message
     (tmp_path / "wrong.ckpt").write_bytes(b"no checkpoint")

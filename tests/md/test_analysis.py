@@ -59,3 +59,20 @@ def test_native_contacts_break_as_the_chain_opens(trpcage):
     assert found[0] > 0.99 and found[0] > found[1] > 0.95 and found[2] < 0.01
     with pytest.raises(InputError, match="no contacts"):
         analysis.native_contacts(trpcage, frames, apart=100)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shown"), [(1, ["1", "2"]), (7, ["1", "2", "5"]), (4000, ["1", "10", "100", "1000"])]
+)
+def test_counts_of_torsions_are_plain_numbers(tmp_path, monkeypatch, counts, shown):
+    from matplotlib.figure import Figure
+
+    from jaxprot.plots import dynamics
+
+    bars = []
+    original = Figure.colorbar
+    monkeypatch.setattr(Figure, "colorbar", lambda *a, **k: bars.append(original(*a, **k)) or bars[-1])
+    dynamics.ramachandran(np.full(counts, 12.0), np.full(counts, 12.0), tmp_path / "r.png")
+    assert (tmp_path / "r.png").stat().st_size > 1000
+    assert [label.get_text() for label in bars[0].ax.get_yticklabels()] == shown
+    assert not len(bars[0].ax.yaxis.get_ticklocs(minor=True))
