@@ -54,13 +54,14 @@ def read_run(folder: pathlib.Path, native: Any, skip: float) -> list[Frames]:
         record = json.loads((folder / "run.json").read_text())
         options = record["arguments"]
         temperature = float(options["temperature"])
-        if options["ensemble"] == "nve":
-            raise InputError(f"{folder}: simulated at constant energy; its temperature is not kept")
-        if record.get("failed"):
-            raise InputError(f"{folder}: was stopped before its end: {'; '.join(record['failed'].values())}")
+        ensemble, failed = options["ensemble"], record.get("failed")
         table = pd.read_csv(folder / "energies.csv")
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{folder}: no run of `jaxprot ai2bmd simulate`: {error}") from error
+    if ensemble == "nve":
+        raise InputError(f"{folder}: simulated at constant energy; its temperature is not kept")
+    if failed:
+        raise InputError(f"{folder}: was stopped before its end: {'; '.join(failed.values())}")
     structure = read_structure(folder / "topology.pdb")
     reference = structure.xyz if native is None else native.xyz
     if reference.shape != structure.xyz.shape:
@@ -146,7 +147,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         native = None if args.native is None else read_structure(args.native)
         runs = [one for folder in args.runs for one in read_run(folder, native, args.skip)]
-        args.output.mkdir(parents=True, exist_ok=True)
         lengths = [len(one.time) for one in runs]
         columns: dict[str, Any] = {
             "run": np.repeat([one.name for one in runs], lengths),
@@ -154,7 +154,6 @@ def main(argv: list[str] | None = None) -> int:
         }
         for name, key in (("time", "time_ps"), ("energy", "potential_ev"), ("contacts", "native_contacts")):
             columns[key] = np.concatenate([getattr(one, name) for one in runs])
-        write_table(columns, args.output / "contacts.csv")
         energies, temperatures = [one.energy for one in runs], [one.temperature for one in runs]
         folded = [one.contacts > args.folded for one in runs]
         at = np.arange(min(temperatures) - args.margin, max(temperatures) + args.margin + 0.5, 1.0)
@@ -164,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     except (JaxprotError, FileNotFoundError) as error:
         parser.error(str(error))
 
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_table(columns, args.output / "contacts.csv")
     units = {"free_energy": "kcal_mol", "enthalpy": "kcal_mol", "heat_capacity": "kcal_mol_kelvin",
              "heat_capacity_change": "kcal_mol_kelvin"}  # fmt: skip
     table = {"temperature_kelvin": found.temperature, "folded": found.folded}

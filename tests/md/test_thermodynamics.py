@@ -1,5 +1,8 @@
 """Reweighting against a protein whose density of states is known."""
 
+import importlib.util
+import json
+
 import numpy as np
 import pytest
 
@@ -89,6 +92,26 @@ def test_intervals_hold_the_truth(runs):
     free = exact(at)[0]
     assert len(found) == 20 and 0 < np.std(melting) < 5
     assert np.min(melting) - 2 < np.interp(0, -free, at) < np.max(melting) + 2
+
+
+def test_the_script_says_why_a_run_is_none_and_leaves_nothing(root, tmp_path, capsys, monkeypatch):
+    spec = importlib.util.spec_from_file_location("script", root / "scripts" / "ai2bmd_thermodynamics.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"arguments": {"temperature": 300, "ensemble": "nve"}}))
+    (run / "energies.csv").write_text("step,time_ps,potential_ev\n0,0,1\n")
+
+    def stopped(*more):
+        with pytest.raises(SystemExit):
+            script.main([str(run), "--output", str(out), *more])
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert stopped().endswith(f"error: {run}: simulated at constant energy; its temperature is not kept")
+    frames = script.Frames("run/0", 300.0, np.arange(3.0), np.zeros(3), np.ones(3))
+    monkeypatch.setattr(script, "read_run", lambda *_: [frames])
+    assert "every configuration is folded" in stopped() and not out.exists()
 
 
 @pytest.mark.parametrize(
