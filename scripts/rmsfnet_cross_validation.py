@@ -85,6 +85,7 @@ def linked(names: list[str], source: pathlib.Path, folder: pathlib.Path) -> str:
 
 def run_config(method: str, folder: pathlib.Path, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The run of a method on a fold, and the header of its weights."""
+    from jaxprot.rmsfnet.data import read_entry
     from jaxprot.rmsfnet.defmap import DEFMapConfig, DEFMapTask
     from jaxprot.train.config import load_experiment
     from jaxprot.train.task import OptimConfig
@@ -102,6 +103,9 @@ def run_config(method: str, folder: pathlib.Path, args: argparse.Namespace) -> t
     else:
         model = dataclasses.replace(cfg.task.model, variant=method)
         model = dataclasses.replace(model, width=args.width) if args.width else model
+        made = read_entry(next((folder / "train").glob("*.npz"))).geometry  # the network reads what the entries hold
+        if made:
+            model = dataclasses.replace(model, geometry=made, hydrogens=made != "exact")
         task = dataclasses.replace(cfg.task, **data, model=model, **({"size": args.size} if args.size else {}))
         epochs = args.epochs or 60
     steps = args.steps or epochs * task._batches.per_epoch
@@ -393,8 +397,8 @@ def main(argv: list[str] | None = None) -> int:
             if method in BASELINES:
                 values: Any = Baseline(method)
             else:
-                cfg, header = run_config(method, home, args)
                 try:
+                    cfg, header = run_config(method, home, args)
                     outcome = fit(cfg, home / method, resume=True, header=header)
                 except InputError as error:
                     parser.error(str(error))

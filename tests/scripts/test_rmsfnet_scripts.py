@@ -161,6 +161,19 @@ def test_wrong_input_is_one_message_and_code_two(validation, tmp_path, monkeypat
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("geometry", ["published", "exact"])
+def test_networks_read_what_the_entries_hold(validation, trpcage, tmp_path, geometry):
+    moved, rmsf, _ = triple(trpcage, 0)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        write_entry(make_entry(moved, rmsf, simulate_map(moved), "P0.a", geometry=geometry), tmp_path / part)
+    call = ["--data", str(tmp_path / "train"), "--output", str(tmp_path / "out"), "--steps", "2", "--width", "2"]
+    call += ["--size", "2"]
+    cfg, header = validation["run_config"]("both", tmp_path, validation["arguments"](call)[1])
+    assert len(cfg.task.entries) == 1  # refused where the network reads another geometry
+    assert header["config"]["geometry"] == geometry and header["config"]["hydrogens"] == (geometry == "published")
+
+
 @pytest.mark.slow
 def test_a_short_cross_validation_goes_on_where_it_ended(validation, trpcage, tmp_path, capsys):
     (tmp_path / "data" / "models").mkdir(parents=True)
