@@ -316,9 +316,7 @@ def test_entries_with_terms_in_one_command(small, tmp_path, capsys):
     args = ["massa", "embed", str(entries), "--weights", str(small), "--structures", str(models)]
     assert main([*args, "--obo", str(obo), "-o", str(tmp_path / "with")]) == 1
     said = capsys.readouterr()
-    assert (
-        "2 proteins (0 with structure, 1 with GO terms)" in said.out and "another sequence than entry P3" in said.err
-    )
+    assert "2 proteins (0 with structure, 1 with GO terms)" in said.out and "another sequence than entry P3" in said.err
     assert main([*args, "-o", str(tmp_path / "without")]) == 1
     with np.load(tmp_path / "with" / "embeddings.npz") as one, np.load(tmp_path / "without" / "embeddings.npz") as two:
         assert list(one["names"]) == list(two["names"]) == ["P1", "P2"]

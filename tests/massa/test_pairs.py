@@ -313,7 +313,7 @@ def test_labels_of_two_proteins_lie_between_0_and_1(tmp_path):
     assert batch.chain.seq.shape == batch.partner.seq.shape == (18, 64, 49)
     # Predictions come back in the units of the table.
     values = batch.label * task.scale[1] + task.scale[0]
-    np.testing.assert_allclose(values, task.data.labels[task._train], atol=1e-5)
+    np.testing.assert_allclose(values, task.data.labels[task.trained_rows], atol=1e-5)
 
 
 def test_what_cannot_be_trained(tmp_path, no_rdkit):

@@ -75,7 +75,7 @@ class PairTask(FinetuneTask):
         """
         if self.data.kind == "classes":
             return 0.0, 1.0
-        values = self.data.labels[self._train]
+        values = self.data.labels[self.trained_rows]
         if np.ptp(values) == 0:
             raise InputError(f"{self.table}: all labels of this share of the rows are the same; use more of them")
         if self.data.partner == "sequence2":
@@ -85,7 +85,7 @@ class PairTask(FinetuneTask):
     @functools.cached_property
     def _batches(self) -> BucketBatches:
         table, ligands = self.data, self.data.ligands
-        codes = [shape_of(table.sequences[i], table.partners[i], ligands, self.longest) for i in self._train]
+        codes = [shape_of(table.sequences[i], table.partners[i], ligands, self.longest) for i in self.trained_rows]
         return BucketBatches(codes, self.items, bucket=int, cost=lambda code: items_of(code, bool(ligands)), most=64)
 
     def header(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class PairTask(FinetuneTask):
 
     def load(self, shape: Hashable, members: np.ndarray) -> Paired:  # type: ignore[override]
         """Padded rows of the training part."""
-        table, rows = self.data, self._train[members]
+        table, rows = self.data, self.trained_rows[members]
         texts = [table.sequences[i] for i in rows], [table.partners[i] for i in rows]
         inputs = inputs_of(*texts, table.ligands, int(shape), self.longest)  # type: ignore[call-overload]
         if table.kind == "classes":
@@ -133,7 +133,7 @@ class PairTask(FinetuneTask):
         """Figures of the validation part (of the training part, where there is none)."""
         table = self.data
         part = table.part("valid")
-        part = self._train if not len(part) else part
+        part = self.trained_rows if not len(part) else part
         if len(part) > self.evaluated:
             part = part[np.linspace(0, len(part) - 1, self.evaluated).astype(int)]
         if len(np.unique(table.labels[part])) < 2:
