@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ai2bmd energy": ("jaxprot.cli.ai2bmd:energy", "energy and forces of a protein"),
     "ai2bmd fragment": ("jaxprot.cli.ai2bmd:fragment", "how a protein is cut into units"),
     "ai2bmd simulate": ("jaxprot.cli.ai2bmd:simulate", "molecular dynamics of a protein"),
-    "massa embed": ("jaxprot.cli.massa:embed", "vectors of proteins from sequence, structure and GO terms"),
+    "massa embed": ("jaxprot.cli.massa_embed:embed", "vectors of proteins from sequence, structure and GO terms"),
     "massa finetune": ("jaxprot.cli.massa:finetune", "train on a table of labelled sequences or pairs, or a benchmark"),
     "massa predict": ("jaxprot.cli.massa:predict", "what a fine-tuned network says of sequences or pairs"),
     "massa interactions": ("jaxprot.cli.massa:interactions", "types of interactions of proteins from known pairs"),
