@@ -35,6 +35,9 @@ class FinetuneOptions(Compute):
     embedder: Annotated[str, tyro.conf.arg(metavar="physchem|FILE")] = "physchem"
     """What the network reads: physico-chemical rows, or a checkpoint of ESM-2, with --weights none (from scratch), or
     weights that read its channels."""
+    start: Annotated[Path | None, tyro.conf.arg(metavar="DIR|FILE")] = None
+    """Go on from a network that was trained on this task, in place of --weights: train with --frozen first, which is
+    quick, and then the whole from there."""
     network: Literal["massa", "cnn"] = "massa"
     """The network, or the small convolutional one that it is measured by."""
     frozen: bool = False
@@ -89,6 +92,11 @@ def finetune(options: FinetuneOptions) -> int:
             raise InputError("--embedder: for MASSA on tasks of single proteins; leave the option out")
         if not Path(options.embedder).is_file():
             raise InputError(f"--embedder {options.embedder}: no such file; give physchem, or a checkpoint of ESM-2")
+    if options.start is not None:
+        if paired or cnn:
+            raise InputError("--start: for MASSA on tasks of single proteins; leave the option out")
+        if options.weights != FinetuneOptions.weights:
+            raise InputError("--start: brings a backbone of its own; leave --weights out")
     if options.trajectory and options.frozen:
         raise InputError("--trajectory: with --frozen the features stay where they are; leave one of them out")
     if options.steps < 1:
@@ -106,9 +114,10 @@ def finetune(options: FinetuneOptions) -> int:
         table=options.task,
         folder=None if options.folder is None else str(options.folder),
         kind=None if options.kind == "auto" else options.kind,
-        weights=None if cnn or options.weights == "none" else options.weights,
+        weights=None if cnn or options.start is not None or options.weights == "none" else options.weights,
         reads=None if options.embedder == "physchem" else options.embedder,
         share=options.share,
+        start=None if options.start is None else str(options.start),
         **({"model": CNNConfig()} if cnn else {} if options.weights != "none" else {"model": _small()}),
     )
     kind = task.data.kind  # a table that cannot be used is told before anything is written

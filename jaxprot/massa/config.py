@@ -36,6 +36,9 @@ class MASSAConfig:
       motif_classes: classes of motifs, 0 is outside.
       domain_classes: classes of domains, 0 is outside.
       region_classes: classes of regions, 0 is outside.
+      secondary_classes: of secondary structure, 0 for no such head; this and the next two are ours (see `massa.local`).
+      torsion_classes: regions of backbone angles, 0 for no such head.
+      burial_classes: of numbers of neighbours, 0 for no such head.
       sequence_dropout: rate in the sequence encoder.
       structure_dropout: rate in the structure encoder.
       dropout: rate in all attention.
@@ -68,6 +71,9 @@ class MASSAConfig:
     motif_classes: int = 336
     domain_classes: int = 2065
     region_classes: int = 422
+    secondary_classes: int = 0
+    torsion_classes: int = 0
+    burial_classes: int = 0
     sequence_dropout: float = 0.3
     structure_dropout: float = 0.4
     dropout: float = 0.1
@@ -80,8 +86,8 @@ class MASSAConfig:
             if field.name.endswith("dropout"):
                 if not 0 <= value < 1:
                     raise ValueError(f"{field.name} must lie in [0, 1), got {value}")
-            elif isinstance(field.default, int) and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+            elif isinstance(field.default, int) and value < min(1, field.default):
+                raise ValueError(f"{field.name} must be at least {min(1, field.default)}, got {value}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, got {self.kernel}")
         for width, heads in (("width", "heads"), ("go_width", "go_heads")):
@@ -105,11 +111,13 @@ class MASSAConfig:
 
     @property
     def classes(self) -> dict[str, int]:
-        """Classes of each of the five heads."""
+        """Classes of each of the five heads, and of those of local structure that there are."""
+        local = {"secondary": self.secondary_classes, "torsion": self.torsion_classes, "burial": self.burial_classes}
         return {
             "pro": self.residue_classes,
             "go": self.go_classes,
             "motif": self.motif_classes,
             "domain": self.domain_classes,
             "region": self.region_classes,
+            **{name: classes for name, classes in local.items() if classes},
         }

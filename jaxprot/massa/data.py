@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from jaxprot.massa import featurize
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import PhysicoChemical, check_letters
 from jaxprot.massa.featurize import IGNORE, Features, Labels
+from jaxprot.massa.local import CLASSES, local_labels
 from jaxprot.massa.losses import objectives
 from jaxprot.massa.masking import mask_batch
 from jaxprot.massa.model import Pretraining
@@ -45,6 +46,24 @@ from jaxprot.train.task import Mean
 _log = logging.getLogger(__name__)
 LENGTHS = (128, 256, 512, 1024)
 """Padded lengths in pre-training: fewer than elsewhere, as each is two programs that take a minute to compile."""
+
+
+_SEQUENCE, _STRUCTURE, _TOLD = range(3)  # what is read of a protein; of the last, its structure is to be told
+_KINDS = 3
+
+
+class View(NamedTuple):
+    """A protein as a batch reads it.
+
+    Attributes:
+      row: number of the protein.
+      length: padded residues.
+      kind: what is read of it.
+    """
+
+    row: int
+    length: int
+    kind: int
 
 
 class Hidden(NamedTuple):
@@ -109,6 +128,14 @@ def _read(path: Path, models: dict[str, Path], failed: dict[str, str] | None, tr
     return read_proteins(path, models, failed)
 
 
+def _names(path: Path) -> set[str]:
+    """Names of a text file, a line each."""
+    try:
+        return {line.strip() for line in path.read_text().splitlines()} - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no text file of names: {error}") from error
+
+
 def _models(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -148,6 +175,9 @@ class PretrainingTask:
       data: files and folders, see `read_all`.
       structures: folder of structures of UniProt entries.
       obo: ontology of their GO terms; None leaves the terms out.
+      local: how often in an epoch a protein with structure is also read as a sequence, of which the heads of local
+        structure (see `massa.local`) tell what its structure is; 0 for never.
+      apart: text file with names of proteins that are left out, a line each.
       model: sizes of the network; the numbers of classes are those of the data.
       items: padded residues of a batch.
       longest: residues; of longer sequences only so many first ones are read.
@@ -160,6 +190,8 @@ class PretrainingTask:
     data: tuple[str, ...]
     structures: str | None = None
     obo: str | None = None
+    local: int = 0
+    apart: str | None = None
     model: MASSAConfig = MASSAConfig()
     items: int = 4096
     longest: int = 512
@@ -178,7 +210,7 @@ class PretrainingTask:
 
     def files(self) -> tuple[str, ...]:
         """Data files."""
-        return tuple(name for name in (*self.data, self.obo) if name is not None and Path(name).is_file())
+        return tuple(name for name in (*self.data, self.obo, self.apart) if name is not None and Path(name).is_file())
 
     @functools.cached_property
     def proteins(self) -> list[Protein]:
@@ -189,7 +221,10 @@ class PretrainingTask:
         if failed:
             told = "; ".join(list(failed.values())[:3])
             _log.warning("%d files or records are left out: %s%s", len(failed), told, "; ..." * (len(failed) > 3))
+        left_out = set() if self.apart is None else _names(Path(self.apart))
         for protein in read:
+            if protein.name in left_out:
+                continue
             sequence = protein.sequence[: self.longest]
             known = best.get(sequence)
             tells = (protein.coords is not None) + (protein.entry is not None)
@@ -210,7 +245,10 @@ class PretrainingTask:
     @functools.cached_property
     def sizes(self) -> MASSAConfig:
         """Of the network, with the classes of the data (at least one of each)."""
-        return dataclasses.replace(self.model, **{name: max(1, n) for name, n in self.vocabulary.classes.items()})
+        local = {f"{name}_classes": n if self.local else 0 for name, n in CLASSES.items()}
+        return dataclasses.replace(
+            self.model, **{name: max(1, n) for name, n in self.vocabulary.classes.items()}, **local
+        )
 
     def header(self) -> dict[str, Any]:
         """Of exported weights: sizes, what the classes are, and which inputs no protein had."""
@@ -229,17 +267,26 @@ class PretrainingTask:
             raise InputError(f"{len(held)} proteins: too few to hold back a share of {self.held}")
         return np.flatnonzero(~held), np.flatnonzero(held)
 
-    def _shape(self, protein: Protein) -> int:
-        """Padded length, and whether there is a structure as the lowest bit: others need no graph."""
-        return 2 * bucket_length(min(len(protein.sequence), self.longest), LENGTHS) + (protein.coords is not None)
+    def _views(self, row: int) -> list[View]:
+        """How a protein is read: as it is, and with a structure also as a sequence with labels."""
+        protein = self.proteins[row]
+        length = bucket_length(min(len(protein.sequence), self.longest), LENGTHS)
+        as_it_is = View(row, length, _SEQUENCE if protein.coords is None else _STRUCTURE)
+        return [as_it_is] + ([] if protein.coords is None else [View(row, length, _TOLD)] * self.local)
+
+    @functools.cached_property
+    def _seen(self) -> list[View]:
+        """What an epoch reads of the training part."""
+        return [view for row in self._split[0] for view in self._views(row)]
 
     @functools.cached_property
     def _batches(self) -> BucketBatches:
-        shapes = [self._shape(self.proteins[row]) for row in self._split[0]]
-        return BucketBatches(shapes, self.items, bucket=int, cost=lambda shape: shape // 2, most=self.most)
+        # Each way of reading has batches of its own: graphs cost time, and labels should be many or none.
+        shapes = [_KINDS * view.length + view.kind for view in self._seen]
+        return BucketBatches(shapes, self.items, bucket=int, cost=lambda shape: shape // _KINDS, most=self.most)
 
     def build(self, key: PRNGKeyArray) -> Pretraining:
-        """The network with its five heads."""
+        """The network with its heads."""
         return Pretraining(self.sizes, rngs=nnx.Rngs(key))
 
     def batches(self, step: int, seed: int) -> Batch:
@@ -248,17 +295,37 @@ class PretrainingTask:
 
     def load(self, shape: Hashable, members: np.ndarray) -> Hidden:
         """Features and labels of proteins of the training part."""
-        return self._loaded(self._split[0][members], int(shape))  # type: ignore[call-overload]
+        return self._loaded([self._seen[member] for member in members])
 
-    def _loaded(self, rows: np.ndarray, shape: int) -> Hidden:
-        proteins = [self.proteins[row] for row in rows]
+    @functools.cached_property
+    def _local(self) -> dict[int, dict[str, np.ndarray]]:
+        """Labels of local structure that were computed before."""
+        return {}
+
+    def _labels(self, row: int) -> dict[str, np.ndarray]:
+        protein = self.proteins[row]
+        if row not in self._local and protein.coords is not None:
+            self._local[row] = local_labels(protein.sequence, protein.coords)
+        return self._local[row]
+
+    def _loaded(self, views: Sequence[View]) -> Hidden:
+        """Arrays of proteins that are read alike."""
+        (length,), (kind,) = {view.length for view in views}, {view.kind for view in views}
+        proteins = [self.proteins[view.row] for view in views]
+        if kind == _TOLD:
+            proteins = [dataclasses.replace(protein, coords=None) for protein in proteins]
         records = to_records(
             proteins, PhysicoChemical(), ontology=self.ontology, vocabulary=self.vocabulary, go_dim=self.sizes.go_dim
         )
+        if kind == _TOLD:
+            records = [
+                dataclasses.replace(record, labels={**record.labels, **self._labels(view.row)})
+                for record, view in zip(records, views, strict=True)
+            ]
         records = [featurize.crop(record, self.longest) for record in records]
         terms = None if self.ontology is not None else 1
-        features, labels = featurize.batch(records, self.sizes, length=shape // 2, terms=terms)
-        if not shape % 2:
+        features, labels = featurize.batch(records, self.sizes, length=length, terms=terms)
+        if kind != _STRUCTURE:
             names = ("edge_s", "edge_v", "index", "present")
             features = features._replace(**{name: getattr(features, name)[:, :, :0] for name in names})
         return Hidden(features, labels)
@@ -266,7 +333,7 @@ class PretrainingTask:
     def batch_loss(
         self, model: Pretraining, batch: Hidden, keys: PRNGKeyArray, weight: Float[Array, "b"], axis: str | None
     ) -> dict[str, Mean]:
-        """The five objectives; `weight` is 0 for proteins that only fill the batch."""
+        """The objectives; `weight` is 0 for proteins that only fill the batch."""
         features, labels = mask_batch(batch.features, batch.labels, keys)
         labels = jax.tree.map(lambda values: jax.numpy.where(weight[:, None] > 0, values, IGNORE), labels)
         key = jax.random.fold_in(keys[0], 1)
@@ -290,12 +357,12 @@ class PretrainingTask:
             totals: dict[str, np.ndarray] = {}
             right = counted = 0.0
             for row in rows:
-                shape = self._shape(self.proteins[row])
                 keys = jax.random.split(jax.random.key(int(row)), 1)
-                parts, a, b = sums(variables, self._loaded(np.array([row]), shape), keys)
-                right, counted = right + float(a), counted + float(b)
-                for name, part in parts.items():
-                    totals[name] = totals.get(name, np.zeros(2)) + np.asarray(part, np.float64)
+                for view in dict.fromkeys(self._views(row)):
+                    parts, a, b = sums(variables, self._loaded([view]), keys)
+                    right, counted = right + float(a), counted + float(b)
+                    for name, part in parts.items():
+                        totals[name] = totals.get(name, np.zeros(2)) + np.asarray(part, np.float64)
             losses = {name: float(total / max(count, 1)) for name, (total, count) in totals.items()}
             return {
                 **{f"loss_{name}": value for name, value in losses.items()},

@@ -57,6 +57,7 @@ class Labels(NamedTuple):
       motif: motifs (b, n), 0 outside of one.
       domain: domains, likewise.
       region: regions, likewise.
+      secondary, torsion, burial: local structure (b, n), see `massa.local`; None where the network has no such head.
     """
 
     pro: np.ndarray
@@ -64,6 +65,9 @@ class Labels(NamedTuple):
     motif: np.ndarray
     domain: np.ndarray
     region: np.ndarray
+    secondary: np.ndarray | None = None
+    torsion: np.ndarray | None = None
+    burial: np.ndarray | None = None
 
 
 class Features(NamedTuple):
@@ -257,6 +261,8 @@ def _check(record: Record, cfg: MASSAConfig) -> None:
         values = np.asarray(labels)
         if values.shape != (expected,):
             wrong.append(f"the labels {name} are {values.shape}, expected ({expected},)")
+        elif name not in cfg.classes:
+            wrong.append(f"the labels {name} have no head in this network")
         elif (outside := (values != IGNORE) & ((values < 0) | (values >= cfg.classes[name]))).any():
             wrong.append(f"the labels {name} hold {values[outside][0]}, expected 0 to {cfg.classes[name] - 1} or -100")
     if wrong:
@@ -339,7 +345,7 @@ def featurize(
         np.asarray(record.coords is not None),
     )
     labels = {}
-    for name in Labels._fields:
+    for name in cfg.classes:
         size, whole = (g, terms) if name == "go" else (n, length)
         values = np.asarray(record.labels.get(name, np.full(size, IGNORE)), np.int32)
         labels[name] = buckets.pad_to(values, whole, IGNORE)
@@ -365,4 +371,5 @@ def batch(
         terms = buckets.bucket_length(max(0 if r.go is None else len(r.go) for r in records), GO_BUCKETS)
     made = [featurize(record, cfg, length=length, terms=terms, long=long) for record in records]
     features, labels = zip(*made, strict=True)
-    return Features(*map(np.stack, zip(*features, strict=True))), Labels(*map(np.stack, zip(*labels, strict=True)))
+    stacked = [None if field[0] is None else np.stack(field) for field in zip(*labels, strict=True)]
+    return Features(*map(np.stack, zip(*features, strict=True))), Labels(*stacked)

@@ -41,6 +41,14 @@ def pool(x: Float[Array, "b n c"], mask: Bool[Array, "b n"]) -> Float[Array, "b 
     return jnp.einsum("bnc,bn->bc", x, shares(x, mask))
 
 
+def mean_max(x: Float[Array, "b n c"], mask: Bool[Array, "b n"]) -> Float[Array, "b 2c"]:
+    """Mean and maximum of each protein's residues, one behind the other: what is common, and what stands out."""
+    there = mask[..., None]
+    mean = jnp.sum(jnp.where(there, x, 0), 1) / jnp.maximum(jnp.sum(there, 1), 1)
+    most = jnp.max(jnp.where(there, x, -jnp.inf), 1)
+    return jnp.concatenate([mean, jnp.where(jnp.any(there, 1), most, 0)], -1)
+
+
 class Perceptron(nnx.Module):
     """Two linears with a ReLU between."""
 

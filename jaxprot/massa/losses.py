@@ -66,7 +66,7 @@ def objectives(
     """(sum, number) of each of the five losses.
 
     Args:
-      logits: of the five heads.
+      logits: of the heads.
       labels: what they should give.
       training: the focal loss for motifs, domains and regions; in validation it is cross-entropy for all.
       axis: of devices.

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxprot.core.geometry import ideal_beta
+
 _ATOMS = {"N": 0, "CA": 1, "C": 2, "O": 3, "CB": 4}
 # First atom belongs to the centre residue, second to its neighbour; the order is that of the published weights.
 _PAIRS = (
@@ -20,10 +22,7 @@ _EPSILON = 1e-6
 
 def virtual_cb(x: Float[Array, "n 4 3"]) -> Float[Array, "n 3"]:
     """Ideal CB position (Å) from N, CA, C with the constants of the published model."""
-    b = x[:, 1] - x[:, 0]
-    c = x[:, 2] - x[:, 1]
-    a = jnp.cross(b, c)
-    return -0.58273431 * a + 0.56802827 * b - 0.54067466 * c + x[:, 1]
+    return ideal_beta(x[:, 0], x[:, 1], x[:, 2])
 
 
 def neighbour_graph(

@@ -107,6 +107,8 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
         (["interactions", "p.csv", "e.csv", "--epochs", "0"], "--epochs must be at least 1"),
         (["finetune", "x.csv", "--embedder", "absent.pt"], "--embedder absent.pt: no such file; give physchem"),
         (["finetune", "kinase", "--embedder", "x.pt"], "--embedder: for MASSA on tasks of single proteins"),
+        (["finetune", "x.csv", "--network", "cnn", "--start", "run"], "--start: for MASSA on tasks of single proteins"),
+        (["finetune", "x.csv", "--weights", "w", "--start", "run"], "--start: brings a backbone of its own"),
         (["finetune", "kinase", "--network", "cnn"], "the heads of pairs are for MASSA"),
     ],
 )

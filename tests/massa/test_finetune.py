@@ -10,13 +10,14 @@ from flax import nnx
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.massa import weights
 from jaxprot.massa.config import MASSAConfig
-from jaxprot.massa.model import MASSA
+from jaxprot.massa.heads import mean_max
+from jaxprot.massa.model import MASSA, Pretraining
 from jaxprot.massa.tasks.cnn import CNNConfig
-from jaxprot.massa.tasks.finetune import FinetuneTask
+from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
 from jaxprot.train.loop import fit
 from jaxprot.train.parallel import Parallel
 from jaxprot.train.task import OptimConfig, TrainConfig
-from jaxprot.weights import portable
+from jaxprot.weights import module, portable
 
 SMALL = MASSAConfig(
     seq_dim=49, max_length=64, width=16, convolutions=1, kernel=3, vectors=2, layers=1, neighbours=4, fusion_layers=1,
@@ -73,8 +74,6 @@ def test_predictions_are_in_the_order_and_the_units_of_the_table(tmp_path):
 
 def test_training_goes_on_from_a_backbone(tmp_path):
     net = MASSA(SMALL, rngs=nnx.Rngs(0))
-    from jaxprot.massa.model import Pretraining
-
     whole = Pretraining(SMALL, rngs=nnx.Rngs(0))
     whole.backbone = net
     path = tmp_path / "massa.safetensors"
@@ -88,6 +87,58 @@ def test_training_goes_on_from_a_backbone(tmp_path):
     weights.save(path, other, weights.module.flatten(nnx.to_pure_dict(nnx.state(wrong))))
     with pytest.raises(InputError, match="reads 8 channels, the embedder physchem has 49"):
         FinetuneTask(table=source, weights=str(path)).build(jax.random.key(0))
+
+
+@pytest.mark.parametrize("kind", ["classes", pytest.param("residue_classes", marks=pytest.mark.slow)])
+def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(tmp_path, kind):
+    """The head alone learns on stored features as the whole network would see them; then the whole begins there."""
+    from jaxprot.massa.tasks import predict
+
+    source = table(tmp_path / "t.csv", kind, 40)
+    whole = Pretraining(SMALL, rngs=nnx.Rngs(0))
+    path = tmp_path / "massa.safetensors"
+    weights.save(path, SMALL, module.flatten(nnx.to_pure_dict(nnx.state(whole))))
+    task = FinetuneTask(table=source, weights=str(path), items=512, hidden=8)
+    cfg = recipe(task, steps=12, lr=1e-2, frozen=True)
+    assert cfg.task.frozen and not task.frozen
+    net = cfg.task.build(jax.random.key(0))
+    calls, run = [], cfg.task.run
+    object.__setattr__(cfg.task, "run", lambda apply, rows: calls.extend(rows) or run(apply, rows))
+    batch = cfg.task.batches(0, 0)
+    frozen, whole = (one.load(batch.shape, batch.members) for one in (cfg.task, task))
+    there = whole.mask[..., None] if frozen.seq.ndim > 2 else 1
+    np.testing.assert_allclose(frozen.seq, net.read(whole.seq, whole.mask) * there, atol=1e-5)
+    cfg.task.load(batch.shape, batch.members)
+    assert len(calls) == len(set(calls))
+    begun = {name: np.asarray(value) for name, value in module.flatten(nnx.to_pure_dict(nnx.state(net))).items()}
+    records = []
+    fit(cfg, tmp_path / "head", parallel=Parallel("single"), report=records.append,
+        header={"system": "massa", **cfg.task.header()})  # fmt: skip
+    found = predict.load(tmp_path / "head")
+    for name, value in module.flatten(nnx.to_pure_dict(nnx.state(found.module))).items():
+        assert np.array_equal(value, begun[name]) == name.startswith("backbone"), name
+    score = next(r for r in records[::-1] if "val_score" in r)["val_score"]
+    said, labels = predict.evaluate(found, task)["valid"]
+    best = max(r["val_score"] for r in records if "val_score" in r)
+    assert best == pytest.approx(np.mean(said == labels)) and score <= best
+    later = FinetuneTask(table=source, start=str(tmp_path / "head"), items=512, hidden=8)
+    again, _ = later.predict(lambda seq, mask: later.build(jax.random.key(1))(seq, mask), task.data.part("valid"))
+    np.testing.assert_array_equal(again, said)
+    assert recipe(later, steps=5).optim.rates
+    with pytest.raises(InputError, match="trained on another task: hidden 8, not 128"):
+        FinetuneTask(table=source, start=str(tmp_path / "head")).build(jax.random.key(0))
+    with pytest.raises(ValueError, match="a backbone of its own"):
+        FinetuneTask(table=source, start="a", weights="b")
+
+
+def test_mean_and_maximum_leave_padding_out():
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32) - 4
+    mask = np.array([[True] * 3 + [False] * 2, [False] * 5])
+    found = np.asarray(mean_max(x, mask))
+    np.testing.assert_allclose(found[0], np.concatenate([x[0, :3].mean(0), x[0, :3].max(0)]), rtol=1e-6)
+    assert not found[1].any()
+    slope = jax.grad(lambda x: mean_max(x, mask).sum())(x)
+    assert np.isfinite(slope).all() and not slope[0, 3:].any()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +173,6 @@ def test_embeddings_of_a_language_model_are_read_and_computed_once(tmp_path, lan
 
 def test_predictions_read_what_was_trained_on(tmp_path, language):
     from jaxprot.massa.tasks import predict
-    from jaxprot.weights import module
 
     task = FinetuneTask(table=table(tmp_path / "t.csv", "regression", 12), model=SMALL, reads=str(language), hidden=4)
     net = task.build(jax.random.key(0))

@@ -9,6 +9,7 @@ from jaxprot.io.structures import read_structure, write_structure
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.data import PretrainingTask, read_all
 from jaxprot.massa.featurize import IGNORE
+from jaxprot.massa.local import local_labels
 from jaxprot.train.loop import fit
 from jaxprot.train.parallel import Parallel
 from jaxprot.train.task import OptimConfig, TrainConfig
@@ -84,16 +85,51 @@ def test_proteins_without_structure_need_no_graph(folder):
         batch = task.batches(step, 0)
         hidden = task.load(batch.shape, batch.members)
         slots = hidden.features.index.shape[-1]
-        assert slots == (4 if batch.shape % 2 else 0) and hidden.features.has_structure.all() == bool(batch.shape % 2)
-        assert hidden.features.mask.shape[1] == batch.shape // 2
+        assert slots == (4 if hidden.features.has_structure.all() else 0)
+        assert slots or not hidden.features.has_structure.any()
         seen |= set(batch.members.tolist())
     assert seen == set(range(len(task._split[0])))
     row = next(i for i, p in enumerate(task.proteins) if p.entry is not None)
-    one = task._loaded(np.array([row]), task._shape(task.proteins[row]))
+    one = task._loaded(task._views(row))
     assert one.features.go_mask.sum() == 2 and list(one.labels.go[0][:2]) == [0, 1]
     np.testing.assert_array_equal(one.labels.domain[0][:8], [0, 0, 1, 1, 1, 1, 0, 0])
-    other = task._loaded(np.array([0]), task._shape(task.proteins[0]))
+    other = task._loaded(task._views(0))
     assert (other.labels.domain == IGNORE).all() and (other.labels.go == IGNORE).all()
+
+
+def test_structures_are_told_of_their_sequences(folder):
+    """A protein with structure is read with it, and as often as asked for without it, with labels then."""
+    task = PretrainingTask(data=(str(folder),), model=SMALL, local=2, held=0.2)
+    assert task.sizes.secondary_classes == 3 and task.sizes.burial_classes == 8
+    row = next(i for i, p in enumerate(task.proteins) if p.coords is not None)
+    read, *told = task._views(row)
+    assert len(told) == 2 and told[0] == told[1] != read and len(task._views(0)) == 1
+    one, other = (task._loaded([view]) for view in (read, told[0]))
+    assert one.features.has_structure.all() and not other.features.has_structure.any()
+    assert (one.labels.torsion == IGNORE).all() and not other.features.node_s.any()
+    n = len(task.proteins[row].sequence)
+    expected = local_labels(task.proteins[row].sequence, task.proteins[row].coords)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(getattr(other.labels, name)[0, :n], values)
+    net = task.build(jax.random.key(0))
+    assert {"secondary", "torsion", "burial"} < set(net(other.features))
+    weight = np.ones(1, np.float32)
+    keys = jax.random.split(jax.random.key(1), 1)
+    found = task.batch_loss(net, other, keys, weight, None)
+    assert float(found["burial"].count) == (expected["burial"] != IGNORE).sum()
+    assert float(task.batch_loss(net, one, keys, weight, None)["burial"].count) == 0
+
+
+def test_names_are_left_out(folder):
+    names = folder / "apart.list"
+    whole = PretrainingTask(data=(str(folder),), model=SMALL)
+    names.write_text(f"{whole.proteins[3].name}\n\n")
+    less = PretrainingTask(data=(str(folder),), model=SMALL, apart=str(names))
+    assert len(less.proteins) == len(whole.proteins) - 1 and whole.proteins[3].name not in {
+        p.name for p in less.proteins
+    }
+    with pytest.raises(InputError, match="no text file of names"):
+        _ = PretrainingTask(data=(str(folder),), model=SMALL, apart=str(folder / "none")).proteins
 
 
 @pytest.mark.slow
@@ -101,9 +137,9 @@ def test_without_neighbours_is_as_without_structure(folder):
     """Batches without slots for neighbours give what slots that hold none give."""
     task = PretrainingTask(data=(str(folder),), model=SMALL)
     net = task.build(jax.random.key(0))
-    assert not task._shape(task.proteins[0]) % 2
-    bare = task._loaded(np.array([0, 1]), task._shape(task.proteins[0])).features
-    slots = task._loaded(np.array([0, 1]), task._shape(task.proteins[0]) + 1).features
+    views = [*task._views(0), *task._views(1)]
+    bare = task._loaded(views).features
+    slots = task._loaded([view._replace(kind=1) for view in views]).features
     assert slots.index.shape[-1] == 4
     found, expected = (net.backbone(f).protein[0, :20] for f in (bare, slots))
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -2,6 +2,7 @@
 
 Losses are the published ones: squared error for numbers (standardised here), focal loss for classes of proteins,
 cross-entropy for classes of residues. Sequences are all that these tables have, so structure and GO terms are missing.
+A frozen backbone reads each protein once: what its head reads is kept.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,23 +28,29 @@ from jaxprot.massa import losses, weights
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import Embedder, PhysicoChemical
 from jaxprot.massa.featurize import EDGE_SCALARS, NODE_SCALARS, NODE_VECTORS, Features
-from jaxprot.massa.heads import Perceptron, pool
+from jaxprot.massa.heads import Perceptron, mean_max, pool
 from jaxprot.massa.model import MASSA
+from jaxprot.massa.tasks import saved
 from jaxprot.massa.tasks.cnn import CNN, CNNConfig
 from jaxprot.massa.tasks.metrics import figures
 from jaxprot.massa.tasks.tables import BENCHMARKS, IGNORE, Kind, Table, read_task
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean, OptimConfig, TrainConfig
-from jaxprot.weights import registry
+from jaxprot.weights import module, registry
 
-_MEMORY = 2 << 30  # bytes of embeddings that are kept
+_MEMORY = 2 << 30  # bytes of embeddings or features that are kept
+NETWORKS: dict[str, type[MASSAConfig] | type[CNNConfig]] = {"massa": MASSAConfig, "cnn": CNNConfig}
+
+
+Pooling = Literal["lengths", "mean_max"]
+"""How residues become a protein: a mean with the published weights (see `heads.shares`), or mean beside maximum."""
 
 
 class Labelled(NamedTuple):
     """Padded sequences and their labels.
 
     Attributes:
-      seq: (b, n, e) rows of the embedder.
+      seq: (b, n, e) rows of the embedder; with a frozen backbone what the head reads, (b, c) or (b, n, c).
       mask: (b, n) residues that exist.
       label: (b,) standardised numbers, (b,) classes or (b, n) classes of residues, `IGNORE` where none is.
     """
@@ -81,13 +88,24 @@ class TaskNetwork(nnx.Module):
       outputs: of the head.
       per_residue: whether every residue has an output.
       hidden: width of the head.
+      pooling: of residues, where the task is about whole proteins.
       rngs: for the weights.
     """
 
-    def __init__(self, cfg: MASSAConfig | CNNConfig, outputs: int, per_residue: bool, hidden: int, *, rngs: Any):
-        self.cfg, self.per_residue = cfg, per_residue
+    def __init__(
+        self,
+        cfg: MASSAConfig | CNNConfig,
+        outputs: int,
+        per_residue: bool,
+        hidden: int,
+        pooling: Pooling = "lengths",
+        *,
+        rngs: Any,
+    ):
+        self.cfg, self.per_residue, self.pooling = cfg, per_residue, pooling
         self.backbone = MASSA(cfg, rngs=rngs) if isinstance(cfg, MASSAConfig) else CNN(cfg, rngs=rngs)
-        self.head = Perceptron(cfg.width, hidden, outputs, rngs=rngs)
+        inputs = cfg.width if per_residue or pooling == "lengths" else 2 * cfg.width
+        self.head = Perceptron(inputs, hidden, outputs, rngs=rngs)
 
     def features(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Float[Array, "b n c"]:
         """Of residues."""
@@ -96,13 +114,41 @@ class TaskNetwork(nnx.Module):
         return self.backbone(seq, mask, key)
 
     def vectors(self, seq: Array, mask: Array) -> Float[Array, "b c"]:
-        """Of proteins."""
-        return pool(self.features(seq, mask), mask)
+        """Of proteins: what a head of proteins reads."""
+        return self._pooled(self.features(seq, mask), mask)
+
+    def read(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
+        """What the head reads: (b, c), or (b, n, c) for classes of residues."""
+        x = self.features(seq, mask, key)
+        return x if self.per_residue else self._pooled(x, mask)
 
     def __call__(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
         """(b, o), or (b, n, o) for classes of residues."""
-        x = self.features(seq, mask, key)
-        return self.head(x if self.per_residue else pool(x, mask))
+        return self.head(self.read(seq, mask, key))
+
+    def _pooled(self, x: Array, mask: Array) -> Array:
+        return pool(x, mask) if self.pooling == "lengths" else mean_max(x, mask)
+
+
+def blueprint(header: Mapping[str, Any]) -> module.Blueprint:
+    """Structure of a network from the header of its weights."""
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in header["config"].items()}
+    cfg, task = NETWORKS[header["network"]](**values), header["task"]
+    outputs, per_residue = max(1, task["classes"]), task["kind"] == "residue_classes"
+    pooling = task.get("pooling", "lengths")
+    return module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], pooling, rngs=rngs))
+
+
+class _Kept(dict):
+    """Arrays of rows that were computed before, as far as memory is granted."""
+
+    size = 0
+
+    def add(self, new: Mapping[int, np.ndarray]) -> None:
+        more = sum(array.nbytes for array in new.values())
+        if self.size + more <= _MEMORY:
+            self.size += more
+            self.update(new)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +163,11 @@ class FinetuneTask:
       weights: of the backbone to start from, a file or a registered name; None trains from scratch.
       reads: checkpoint of ESM-2 whose embeddings the backbone reads; None for physico-chemical rows. From scratch the
         backbone gets as many input channels as these have.
+      start: file or folder of a network that was trained on this task, its backbone and its head, in place of
+        `weights`; as after training the head alone.
+      frozen: whether the backbone stays as it is, so that each protein is read once.
       hidden: width of the head.
+      pooling: of residues, where the task is about whole proteins.
       items: padded residues of a batch.
       longest: residues; of longer sequences only so many first ones are read, as published.
       share: of the training rows that is used, drawn by `subset`; for curves of data and quick looks.
@@ -132,7 +182,10 @@ class FinetuneTask:
     model: MASSAConfig | CNNConfig = MASSAConfig()
     weights: str | None = None
     reads: str | None = None
+    start: str | None = None
+    frozen: bool = False
     hidden: int = 128
+    pooling: Pooling = "mean_max"
     items: int = 4096
     longest: int = 512
     share: float = 1.0
@@ -145,6 +198,8 @@ class FinetuneTask:
             raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
         if self.reads is not None and not isinstance(self.model, MASSAConfig):
             raise ValueError("embeddings are read by MASSA; the convolutional network reads letters")
+        if self.start is not None and self.weights is not None:
+            raise ValueError("start brings a backbone of its own; give no weights beside it")
 
     def files(self) -> tuple[str, ...]:
         """Data files."""
@@ -165,9 +220,11 @@ class FinetuneTask:
 
     @functools.cached_property
     def scale(self) -> tuple[float, float]:
-        """Mean and deviation of the training labels; (0, 1) for classes."""
+        """Mean and deviation of the training labels (of those that `start` had); (0, 1) for classes."""
         if self.data.kind != "regression":
             return 0.0, 1.0
+        if self.start is not None:  # its head answers in these units
+            return tuple(self._begun[1]["scale"])  # type: ignore[return-value]
         values = np.asarray(self.data.labels)[self.trained_rows]
         return float(values.mean()), float(values.std()) or 1.0
 
@@ -177,21 +234,49 @@ class FinetuneTask:
         return PhysicoChemical() if self.reads is None else esm2.load(self.reads)
 
     @functools.cached_property
-    def _kept(self) -> dict[int, np.ndarray]:
-        """Embeddings of rows that were computed before."""
-        return {}
+    def _kept(self) -> _Kept:
+        """What was computed before: features of a frozen backbone, or embeddings of a network."""
+        return _Kept()
+
+    def _known(self, rows: np.ndarray, compute: Callable[[np.ndarray], list[np.ndarray]]) -> list[np.ndarray]:
+        """Arrays of rows, those that are kept or else computed."""
+        numbers = [int(row) for row in rows]
+        missing = np.array([row for row in dict.fromkeys(numbers) if row not in self._kept], int)
+        new = dict(zip(missing.tolist(), compute(missing), strict=True)) if len(missing) else {}
+        out = [new[row] if row in new else self._kept[row] for row in numbers]
+        self._kept.add(new)
+        return out
 
     def _embed(self, rows: np.ndarray) -> list[np.ndarray]:
-        """(L, c) of each row; those of a network are computed once, as far as memory is granted."""
-        numbers = [int(row) for row in rows]
-        missing = [row for row in dict.fromkeys(numbers) if row not in self._kept]
-        found = self.embedder.embed([self.data.sequences[row][: self.longest] for row in missing]) if missing else []
-        new = dict(zip(missing, found, strict=True))
-        out = [new[row] if row in new else self._kept[row] for row in numbers]
-        mean = sum(len(self.data.sequences[row][: self.longest]) for row in missing) * 4 * self.embedder.dim
-        if self.reads is not None and len(self._kept) * mean < _MEMORY * max(1, len(missing)):
-            self._kept.update(new)
-        return out
+        """(L, c) of each row."""
+
+        def compute(rows: np.ndarray) -> list[np.ndarray]:
+            return self.embedder.embed([self.data.sequences[row][: self.longest] for row in rows])
+
+        return compute(rows) if self.reads is None or self._stays else self._known(rows, compute)
+
+    @property
+    def _stays(self) -> bool:
+        """Whether the backbone is known before training and not changed by it."""
+        return self.frozen and (self.weights is not None or self.start is not None)
+
+    @functools.cached_property
+    def _reader(self) -> Callable[[Array, Array], Array]:
+        """What the head reads, by the backbone that training begins with."""
+        graphdef, leaves = nnx.split(self.build(jax.random.key(0)))
+        read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
+        return functools.partial(read, leaves)
+
+    def _read(self, rows: np.ndarray) -> list[np.ndarray]:
+        """(c,) or (L, c) of each row, what the head reads."""
+
+        def compute(rows: np.ndarray) -> list[np.ndarray]:
+            found = self.run(self._reader, rows)
+            if self.data.kind != "residue_classes":
+                return found
+            return [one[: len(self.data.sequences[row])] for row, one in zip(rows, found, strict=True)]
+
+        return self._known(rows, compute)
 
     @functools.cached_property
     def _batches(self) -> BucketBatches:
@@ -206,7 +291,8 @@ class FinetuneTask:
             "config": dataclasses.asdict(self._sizes()[0]),
             "task": {
                 "name": table.name, "kind": table.kind, "classes": table.classes, "class_names": table.class_names,
-                "hidden": self.hidden, "scale": self.scale, "longest": self.longest, "reads": self._told_reads(),
+                "hidden": self.hidden, "pooling": self.pooling, "scale": self.scale, "longest": self.longest,
+                "reads": self._told_reads(),
             },
         }  # fmt: skip
 
@@ -216,6 +302,8 @@ class FinetuneTask:
         return {"file": os.path.abspath(self.reads), "sha256": sha256(Path(self.reads)), "channels": self.embedder.dim}
 
     def _sizes(self) -> tuple[MASSAConfig | CNNConfig, dict[str, np.ndarray] | None]:
+        if self.start is not None:
+            return self._begun[0].cfg, None
         if self.weights is None:
             if self.reads is not None:
                 return dataclasses.replace(self.model, seq_dim=self.embedder.dim), None
@@ -229,13 +317,36 @@ class FinetuneTask:
         return read.config, read.tensors
 
     def build(self, key: PRNGKeyArray) -> TaskNetwork:
-        """The network with a fresh head."""
+        """The network with a fresh head, or with that of `start`."""
+        if self.start is not None:
+            return self._begun[0]
         cfg, tensors = self._sizes()
         kind = self.data.kind
-        net = TaskNetwork(cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, rngs=nnx.Rngs(key))
+        net = TaskNetwork(
+            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.pooling, rngs=nnx.Rngs(key)
+        )
         if tensors is not None:
             net.backbone = weights.assemble_backbone(cfg, tensors)  # type: ignore[arg-type]
         return net
+
+    @functools.cached_property
+    def _begun(self) -> tuple[TaskNetwork, dict[str, Any]]:
+        """The network of `start`, and what its header tells of its task."""
+        net, told = saved.assemble(str(self.start), tuple(NETWORKS), blueprint, "a fine-tuned network")
+        table = self.data
+        ours = {
+            "kind": table.kind, "classes": table.classes, "class_names": list(table.class_names),
+            "hidden": self.hidden, "pooling": self.pooling,
+        }  # fmt: skip
+        theirs = {**told, "class_names": list(told.get("class_names", ())), "pooling": told.get("pooling", "lengths")}
+        if other := [f"{name} {theirs[name]}, not {value}" for name, value in ours.items() if theirs[name] != value]:
+            raise InputError(f"{self.start}: trained on another task: {'; '.join(other)}")
+        channels = net.cfg.seq_dim if isinstance(net.cfg, MASSAConfig) else net.cfg.inputs
+        if isinstance(net.cfg, MASSAConfig) and channels != self.embedder.dim:
+            raise InputError(
+                f"{self.start}: reads {channels} channels, the embedder {self.embedder.name} has {self.embedder.dim}"
+            )
+        return net, told
 
     def batches(self, step: int, seed: int) -> Batch:
         """Sequences of like length."""
@@ -243,11 +354,22 @@ class FinetuneTask:
 
     def load(self, shape: Hashable, members: np.ndarray) -> Labelled:
         """Padded rows of the training part."""
-        return self.rows(self.trained_rows[members], int(shape))  # type: ignore[call-overload]
+        rows, length = self.trained_rows[members], int(shape)  # type: ignore[call-overload]
+        batch = self.rows(rows, length)
+        if not self._stays:
+            return batch
+        read = self._read(rows)
+        return batch._replace(seq=np.stack([pad_to(x, length) if x.ndim > 1 else x for x in read]))
+
+    @functools.cached_property
+    def _wide(self) -> bool:
+        """Whether the network reads all rows of the embedder, not the letters alone."""
+        cfg = self.model if self.start is None else self._begun[0].cfg
+        return isinstance(cfg, MASSAConfig) or self.weights is not None
 
     def rows(self, rows: np.ndarray, length: int) -> Labelled:
         """Padded rows of the table."""
-        table, wide = self.data, isinstance(self.model, MASSAConfig) or self.weights is not None
+        table, wide = self.data, self._wide
         found = self._embed(rows)
         seq = np.stack([pad_to(one if wide else one[:, : CNNConfig().inputs], length) for one in found])
         mask = np.stack([pad_to(np.ones(len(one), bool), length) for one in found])
@@ -264,7 +386,7 @@ class FinetuneTask:
         self, model: TaskNetwork, batch: Labelled, keys: PRNGKeyArray, weight: Float[Array, "b"], axis: str | None
     ) -> dict[str, Mean]:
         """The published loss; `weight` is 0 for rows that only fill the batch."""
-        found = model(batch.seq, batch.mask, keys[0])
+        found = model.head(batch.seq) if self._stays else model(batch.seq, batch.mask, keys[0])
         if self.data.kind == "regression":
             wrong = (found[:, 0] - batch.label) ** 2
             return {"loss": Mean(jnp.sum(wrong * weight), jnp.sum(weight))}
@@ -280,9 +402,17 @@ class FinetuneTask:
         if len(part) > self.evaluated:
             part = part[np.linspace(0, len(part) - 1, self.evaluated).astype(int)]
         apply = jax.jit(lambda variables, seq, mask: nnx.merge(graphdef, variables)(seq, mask))
+        head = jax.jit(lambda variables, x: nnx.merge(graphdef, variables).head(x))
 
         def evaluate(variables: Any) -> dict[str, float]:
-            found, labels = self.predict(functools.partial(apply, variables), part)
+            if self._stays:
+                read = self._read(part)
+                cuts = np.cumsum([len(one) if one.ndim > 1 else 1 for one in read])[:-1]
+                outputs = np.asarray(head(variables, np.concatenate([np.atleast_2d(one) for one in read])))
+                parts = np.split(outputs, cuts) if self.data.kind == "residue_classes" else list(outputs)
+                found, labels = self._told(parts, part)
+            else:
+                found, labels = self.predict(functools.partial(apply, variables), part)
             told = figures(self.data.kind, found, labels)
             return {**told, "score": told["spearman" if self.data.kind == "regression" else "accuracy"]}
 
@@ -314,7 +444,10 @@ class FinetuneTask:
           apply: outputs of sequences and masks.
           rows: of the table.
         """
-        found = self.run(apply, rows)
+        return self._told(self.run(apply, rows), rows)
+
+    def _told(self, found: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What outputs of rows mean, and labels."""
         table = self.data
         if table.kind == "residue_classes":
             cut = [table.labels[row][: self.longest] for row in rows]
@@ -342,9 +475,9 @@ def recipe(
       frozen: whether the head alone is trained.
       seed: of head, batches and dropout.
     """
-    pretrained = task.weights is not None
+    pretrained = task.weights is not None or task.start is not None
     return TrainConfig(
-        task=task,
+        task=dataclasses.replace(task, frozen=frozen),
         optim=OptimConfig(
             lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99,
             frozen=("backbone",) if frozen else (), rates=(("backbone", 0.3),) if pretrained and not frozen else (),

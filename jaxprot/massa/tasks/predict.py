@@ -18,12 +18,9 @@ from jaxprot.io.outputs import sha256
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import Embedder, PhysicoChemical, check_letters
 from jaxprot.massa.tasks import saved
-from jaxprot.massa.tasks.cnn import CNNConfig
-from jaxprot.massa.tasks.finetune import FinetuneTask, TaskNetwork, _padded
-from jaxprot.weights import module
+from jaxprot.massa.tasks.finetune import NETWORKS, FinetuneTask, TaskNetwork, _padded, blueprint
 
 _ITEMS = 8192  # padded residues at once
-_CONFIGS = {"massa": MASSAConfig, "cnn": CNNConfig}
 
 
 class TaskPredictor:
@@ -120,14 +117,7 @@ def load(path: str | os.PathLike, embedder: str | os.PathLike | None = None) -> 
       InputError: no such file, or an embedder for weights that read none.
       CheckpointError: weights of something else, or an embedder that is not that of the training.
     """
-
-    def build(header: dict[str, Any]) -> module.Blueprint:
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in header["config"].items()}
-        cfg, task = _CONFIGS[header["network"]](**values), header["task"]
-        outputs, per_residue = max(1, task["classes"]), task["kind"] == "residue_classes"
-        return module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], rngs=rngs))
-
-    net, task = saved.assemble(path, tuple(_CONFIGS), build, "a fine-tuned network")
+    net, task = saved.assemble(path, tuple(NETWORKS), blueprint, "a fine-tuned network")
     return TaskPredictor(net, task, _embedder(path, task.get("reads"), embedder))
 
 
