@@ -114,8 +114,8 @@ class TaskNetwork(nnx.Module):
         return self.backbone(seq, mask, key)
 
     def vectors(self, seq: Array, mask: Array) -> Float[Array, "b c"]:
-        """Of proteins: what a head of proteins reads."""
-        return self._pooled(self.features(seq, mask), mask)
+        """Of proteins, with the published weights of residues, whatever the head reads: as wide for every task."""
+        return pool(self.features(seq, mask), mask)
 
     def read(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
         """What the head reads: (b, c), or (b, n, c) for classes of residues."""

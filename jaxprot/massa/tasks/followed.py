@@ -29,8 +29,9 @@ def _vectors(graphdef: Any, variables: Any, seq: Any, mask: Any) -> Any:
 class Followed:
     """A task whose network shows the same proteins at the start and at every evaluation.
 
-    It is a task of the engine like the one that it follows. Vectors are those that the head reads, by the averaged
-    weights that are evaluated; `record` writes the newest ones, so that an interrupted run keeps what it has shown.
+    It is a task of the engine like the one that it follows. Vectors are means with the published weights of residues,
+    by the averaged weights that are evaluated; `record` writes the newest ones, so that an interrupted run keeps what
+    it has shown.
 
     Args:
       task: to follow.

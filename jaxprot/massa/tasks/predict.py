@@ -68,7 +68,7 @@ class TaskPredictor:
         return [float(one[0]) * deviation + mean for one in outputs]
 
     def vectors(self, sequences: Sequence[str]) -> np.ndarray:
-        """(n, c) vectors that the head reads: features for distances between tasks."""
+        """(n, c) vectors, see `TaskNetwork.vectors`: features for distances between tasks."""
         return np.stack(self._run(self._vectors, sequences))
 
     def residues(self, sequences: Sequence[str]) -> list[np.ndarray]:
