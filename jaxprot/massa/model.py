@@ -30,10 +30,12 @@ class Encoded(NamedTuple):
     Attributes:
       protein: residues (b, n, c).
       go: GO terms (b, g, d).
+      sequence: residues as the sequence encoder alone knows them (b, n, c).
     """
 
     protein: Array
     go: Array
+    sequence: Array | None = None
 
 
 def _linear(inputs: int, outputs: int, rngs: Any) -> nnx.Linear:
@@ -294,7 +296,8 @@ class MASSA(nnx.Module):
             structure = jnp.full_like(sequence, _NO_STRUCTURE)
         protein = self.fusion(sequence, structure, mask, None, keys[2])
         go = self.function(features.go, go_mask, go_exists, keys[3])
-        return self.cross(protein, mask, go, go_mask, None, go_exists, seen, keys[4])
+        fused = self.cross(protein, mask, go, go_mask, None, go_exists, seen, keys[4])
+        return fused._replace(sequence=sequence)
 
 
 class Pretraining(nnx.Module):

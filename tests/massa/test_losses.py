@@ -41,7 +41,7 @@ def test_unlabelled_places_do_not_count():
 
 
 def test_total_leaves_out_objectives_without_labels():
-    logits = {name: np.zeros((1, 4, 8), np.float32) for name in Labels._fields}
+    logits = {name: np.zeros((1, 4, 8), np.float32) for name in Labels._fields[:5]}
     none, some = np.full((1, 4), -100, np.int32), np.zeros((1, 4), np.int32)
     parts = losses.objectives(logits, Labels(some, none, none, some, none))
     p = 1 / 8

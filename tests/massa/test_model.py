@@ -43,7 +43,7 @@ def stages(net, f):
     out["go_encoder"] = body.function(f.go, f.go_mask)
     seen = jnp.any(f.go_mask, 1)
     encoded = body.cross(out["fusion"], f.mask, out["go_encoder"], f.go_mask, None, None, seen)
-    out["cross.pro"], out["cross.go"] = encoded
+    out["cross.pro"], out["cross.go"] = encoded.protein, encoded.go
     return out, net.logits(encoded)
 
 

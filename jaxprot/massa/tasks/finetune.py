@@ -42,8 +42,9 @@ _MEMORY = 2 << 30  # bytes of embeddings or features that are kept
 NETWORKS: dict[str, type[MASSAConfig] | type[CNNConfig]] = {"massa": MASSAConfig, "cnn": CNNConfig}
 
 
-Pooling = Literal["lengths", "mean_max"]
-"""How residues become a protein: a mean with the published weights (see `heads.shares`), or mean beside maximum."""
+Readout = Literal["published", "wide"]
+"""What the head reads. Published: the last layer; of proteins a mean with weights from lengths (see `heads.shares`).
+Wide: the last layer beside the sequence encoder; of proteins the mean and the maximum of each."""
 
 
 class Labelled(NamedTuple):
@@ -88,7 +89,7 @@ class TaskNetwork(nnx.Module):
       outputs: of the head.
       per_residue: whether every residue has an output.
       hidden: width of the head.
-      pooling: of residues, where the task is about whole proteins.
+      readout: what the head reads.
       rngs: for the weights.
     """
 
@@ -98,20 +99,26 @@ class TaskNetwork(nnx.Module):
         outputs: int,
         per_residue: bool,
         hidden: int,
-        pooling: Pooling = "lengths",
+        readout: Readout = "published",
         *,
         rngs: Any,
     ):
-        self.cfg, self.per_residue, self.pooling = cfg, per_residue, pooling
+        self.cfg, self.per_residue, self.readout = cfg, per_residue, readout
         self.backbone = MASSA(cfg, rngs=rngs) if isinstance(cfg, MASSAConfig) else CNN(cfg, rngs=rngs)
-        inputs = cfg.width if per_residue or pooling == "lengths" else 2 * cfg.width
-        self.head = Perceptron(inputs, hidden, outputs, rngs=rngs)
+        layers = 2 if readout == "wide" and isinstance(cfg, MASSAConfig) else 1
+        pooled = 2 if readout == "wide" and not per_residue else 1
+        self.head = Perceptron(layers * pooled * cfg.width, hidden, outputs, rngs=rngs)
+
+    def _layers(self, seq: Array, mask: Array, key: PRNGKeyArray | None) -> list[Array]:
+        """Features of residues of each layer that may be read, the last one first."""
+        if isinstance(self.cfg, MASSAConfig):
+            found = self.backbone(bare(seq, mask, self.cfg), key)
+            return [found.protein, found.sequence]
+        return [self.backbone(seq, mask, key)]
 
     def features(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Float[Array, "b n c"]:
-        """Of residues."""
-        if isinstance(self.cfg, MASSAConfig):
-            return self.backbone(bare(seq, mask, self.cfg), key).protein
-        return self.backbone(seq, mask, key)
+        """Of residues, of the last layer."""
+        return self._layers(seq, mask, key)[0]
 
     def vectors(self, seq: Array, mask: Array) -> Float[Array, "b c"]:
         """Of proteins, with the published weights of residues, whatever the head reads: as wide for every task."""
@@ -119,15 +126,14 @@ class TaskNetwork(nnx.Module):
 
     def read(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
         """What the head reads: (b, c), or (b, n, c) for classes of residues."""
-        x = self.features(seq, mask, key)
-        return x if self.per_residue else self._pooled(x, mask)
+        layers = self._layers(seq, mask, key)
+        if self.readout == "published":
+            return layers[0] if self.per_residue else pool(layers[0], mask)
+        return jnp.concatenate(layers if self.per_residue else [mean_max(x, mask) for x in layers], -1)
 
     def __call__(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
         """(b, o), or (b, n, o) for classes of residues."""
         return self.head(self.read(seq, mask, key))
-
-    def _pooled(self, x: Array, mask: Array) -> Array:
-        return pool(x, mask) if self.pooling == "lengths" else mean_max(x, mask)
 
 
 def blueprint(header: Mapping[str, Any]) -> module.Blueprint:
@@ -135,8 +141,8 @@ def blueprint(header: Mapping[str, Any]) -> module.Blueprint:
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in header["config"].items()}
     cfg, task = NETWORKS[header["network"]](**values), header["task"]
     outputs, per_residue = max(1, task["classes"]), task["kind"] == "residue_classes"
-    pooling = task.get("pooling", "lengths")
-    return module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], pooling, rngs=rngs))
+    readout = task.get("readout", "published")
+    return module.Blueprint(lambda rngs: TaskNetwork(cfg, outputs, per_residue, task["hidden"], readout, rngs=rngs))
 
 
 class _Kept(dict):
@@ -167,7 +173,7 @@ class FinetuneTask:
         `weights`; as after training the head alone.
       frozen: whether the backbone stays as it is, so that each protein is read once.
       hidden: width of the head.
-      pooling: of residues, where the task is about whole proteins.
+      readout: what the head reads.
       items: padded residues of a batch.
       longest: residues; of longer sequences only so many first ones are read, as published.
       share: of the training rows that is used, drawn by `subset`; for curves of data and quick looks.
@@ -185,7 +191,7 @@ class FinetuneTask:
     start: str | None = None
     frozen: bool = False
     hidden: int = 128
-    pooling: Pooling = "mean_max"
+    readout: Readout = "wide"
     items: int = 4096
     longest: int = 512
     share: float = 1.0
@@ -291,7 +297,7 @@ class FinetuneTask:
             "config": dataclasses.asdict(self._sizes()[0]),
             "task": {
                 "name": table.name, "kind": table.kind, "classes": table.classes, "class_names": table.class_names,
-                "hidden": self.hidden, "pooling": self.pooling, "scale": self.scale, "longest": self.longest,
+                "hidden": self.hidden, "readout": self.readout, "scale": self.scale, "longest": self.longest,
                 "reads": self._told_reads(),
             },
         }  # fmt: skip
@@ -323,7 +329,7 @@ class FinetuneTask:
         cfg, tensors = self._sizes()
         kind = self.data.kind
         net = TaskNetwork(
-            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.pooling, rngs=nnx.Rngs(key)
+            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.readout, rngs=nnx.Rngs(key)
         )
         if tensors is not None:
             net.backbone = weights.assemble_backbone(cfg, tensors)  # type: ignore[arg-type]
@@ -336,9 +342,9 @@ class FinetuneTask:
         table = self.data
         ours = {
             "kind": table.kind, "classes": table.classes, "class_names": list(table.class_names),
-            "hidden": self.hidden, "pooling": self.pooling,
+            "hidden": self.hidden, "readout": self.readout,
         }  # fmt: skip
-        theirs = {**told, "class_names": list(told.get("class_names", ())), "pooling": told.get("pooling", "lengths")}
+        theirs = {**told, "class_names": list(told.get("class_names", ())), "readout": told.get("readout", "published")}
         if other := [f"{name} {theirs[name]}, not {value}" for name, value in ours.items() if theirs[name] != value]:
             raise InputError(f"{self.start}: trained on another task: {'; '.join(other)}")
         channels = net.cfg.seq_dim if isinstance(net.cfg, MASSAConfig) else net.cfg.inputs

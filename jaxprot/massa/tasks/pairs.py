@@ -37,7 +37,7 @@ class PairTask(FinetuneTask):
     """A benchmark or a user's table of pairs.
 
     Attributes are those of `FinetuneTask`, where `table` is what `read_pairs` reads, heads have their published sizes
-    (`hidden`, `pooling` and `start` have no meaning, `frozen` saves no time), `items` counts residues and atoms, and
+    (`hidden`, `readout` and `start` have no meaning, `frozen` saves no time), `items` counts residues and atoms, and
     `monitor` is the ROC-AUC of two classes, the accuracy of more, the Pearson correlation of numbers; and further:
 
     Attributes:
