@@ -57,6 +57,9 @@ class FinetuneOptions(Compute):
     """Go on with the run in the output folder."""
 
 
+_SETTINGS = ("task", "kind", "fold", "weights", "embedder", "start", "network", "frozen", "lr", "share", "seed")
+
+
 def finetune(options: FinetuneOptions) -> int:
     """Trains MASSA on a task, and tells how well it does on the test part.
 
@@ -70,7 +73,7 @@ def finetune(options: FinetuneOptions) -> int:
     - sequence,sequence2,label: the affinity of two proteins (as SKEMPI's: of mutants write out their sequences).
     """
     from jaxprot.cli.train import reporter
-    from jaxprot.io.outputs import RunDirectory, write_json
+    from jaxprot.io.outputs import RunDirectory, keep_settings, write_json
     from jaxprot.massa.tasks import pair_tables, pairs
     from jaxprot.massa.tasks.cnn import CNNConfig
     from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
@@ -128,6 +131,7 @@ def finetune(options: FinetuneOptions) -> int:
     if not options.resume:
         RunDirectory(options.output, options.overwrite)
         _clear(options.output)
+    keep_settings(options.output, {name: getattr(options, name) for name in _SETTINGS}, anew=not options.resume)
     keep_memory()
     begin = time.perf_counter()
     header = {"system": "massa", **task.header()}

@@ -97,20 +97,25 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(_jsonable(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def keep_settings(folder: str | os.PathLike, settings: Mapping[str, Any]) -> None:
+def keep_settings(folder: str | os.PathLike, settings: Mapping[str, Any], anew: bool = False) -> None:
     """Notes in `settings.json` what a folder's files were made with, so that a resumed run cannot mix two recipes.
+
+    Args:
+      folder: made if need be.
+      settings: of the run.
+      anew: whether the run begins, whatever the folder holds.
 
     Raises:
       OutputError: the folder was made with other settings, or holds files and no note of them.
     """
     path = Path(folder) / "settings.json"
     wanted = json.loads(json.dumps(_jsonable(settings)))
-    if path.exists():
+    if path.exists() and not anew:
         found = json.loads(path.read_text("utf-8"))
         if found != wanted:
             changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
             raise OutputError(f"{folder}: made with other settings ({', '.join(changed)}); choose another folder")
-    elif path.parent.is_dir() and any(path.parent.iterdir()):
+    elif not anew and path.parent.is_dir() and any(path.parent.iterdir()):
         raise OutputError(f"{folder}: holds files and no settings.json that tells how they were made; choose another")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)

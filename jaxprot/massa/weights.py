@@ -359,6 +359,8 @@ def read(path: str | os.PathLike, **config: Any) -> Read:
         return from_official(tensors, str(path), **config)
     if header.get("system", "massa") != "massa":
         raise CheckpointError(f"{path}: these are weights of {header['system']}, not of massa")
+    if header.get("network", "massa") not in ("massa", "massa-pairs"):
+        raise CheckpointError(f"{path}: a network of kind {header['network']}, which has no backbone of MASSA")
     if "config" not in header:
         raise CheckpointError(f"{path}: its header tells no sizes; read the published file itself")
     try:

@@ -232,7 +232,7 @@ def trajectory(
         right.spines["top"].set_visible(False)
         more = right.get_legend_handles_labels()
         lines, labels = lines + more[0], labels + more[1]
-    axes.legend(lines, labels, fontsize=7, frameon=False)
+    figure.legend(lines, labels, fontsize=7, frameon=False, loc="outside lower center", ncols=3)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25, linewidth=0.5)
     axes.spines["top"].set_visible(False)

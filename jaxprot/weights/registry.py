@@ -105,7 +105,7 @@ def resolve(spec: str | os.PathLike, system: str | None = None) -> tuple[Path, E
 
     Args:
       spec: a registered name, with or without the system before the colon (`official` alone works where `system` is
-        given, and `default` means the shipped file), or a path.
+        given, and `default` means the shipped file), a path, or the folder of a run.
       system: what the weights are for; None for any.
 
     Returns:
@@ -129,7 +129,9 @@ def resolve(spec: str | os.PathLike, system: str | None = None) -> tuple[Path, E
     if path.is_file():
         return path, None
     if path.is_dir():
-        raise InputError(f"{text}: is a folder; give a file of weights or a name; {_names(system)}")
+        if (best := path / "best.safetensors").is_file():
+            return best, None
+        raise InputError(f"{text}: is a folder without best.safetensors; give a file of weights or a name; {_names(system)}")
     nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     looks_like_file = path.suffix in (".pt", ".pth", ".ckpt", ".safetensors") or os.sep in text

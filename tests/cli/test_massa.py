@@ -91,6 +91,18 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
     before = weights.read(small).tensors
     for name, value in backbone.items():
         np.testing.assert_array_equal(value, before[f"backbone.{name}"], err_msg=name)
+    vectors = []
+    for number, given in enumerate((small, out)):  # the folder of a run stands for its weights
+        to = tmp_path / f"vectors{number}"
+        assert main(["massa", "embed", str(table), "--weights", str(given), "-o", str(to)]) == 0
+        with np.load(to / "embeddings.npz") as stored:
+            vectors.append(stored["features"])
+    np.testing.assert_array_equal(*vectors)
+    later = tmp_path / "later"
+    whole = ["massa", "finetune", str(table), "--start", str(out), "--steps", "5", "-o", str(later)]
+    assert main(whole) == 0
+    after = predict.load(later).module
+    assert (np.asarray(after.backbone.sequence.input.kernel[...]) != backbone["sequence.input.kernel"]).any()
 
 
 @pytest.mark.parametrize(
@@ -151,6 +163,10 @@ def test_training_on_pairs(small, complexes, tmp_path, capsys):
     assert "rmse" in capsys.readouterr().out
     tested = pd.read_csv(out / "predictions.csv")
     assert list(tested) == ["sequence", "sequence2", "label", "predicted"] and len(tested) == 12
+    before = (run / "run.json").read_text()
+    assert main([*command, "--resume", "--lr", "0.1"]) == 2
+    assert "made with other settings (lr)" in capsys.readouterr().err and (run / "run.json").read_text() == before
+    assert main([*command[:-4], "--steps", "3", "-o", str(run), "--resume"]) == 0  # more steps go on
     said = tmp_path / "said"
     asked = tmp_path / "asked.csv"
     tested[["sequence2", "sequence"]].to_csv(asked, index=False)

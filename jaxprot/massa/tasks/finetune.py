@@ -295,6 +295,7 @@ class FinetuneTask:
         return {
             "network": type(self._sizes()[0]).__name__.removesuffix("Config").lower(),
             "config": dataclasses.asdict(self._sizes()[0]),
+            "untrained": self._untrained(),
             "task": {
                 "name": table.name, "kind": table.kind, "classes": table.classes, "class_names": table.class_names,
                 "hidden": self.hidden, "readout": self.readout, "scale": self.scale, "longest": self.longest,
@@ -307,6 +308,17 @@ class FinetuneTask:
             return None
         return {"file": os.path.abspath(self.reads), "sha256": sha256(Path(self.reads)), "channels": self.embedder.dim}
 
+    @functools.cached_property
+    def _source(self) -> weights.Read:
+        """What the file of `weights` holds."""
+        return weights.read(registry.resolve(str(self.weights), "massa")[0])
+
+    def _untrained(self) -> list[str]:
+        """Inputs that the backbone never learned from: these tables have sequences alone."""
+        if self.start is not None:
+            return list(saved.header(self.start).get("untrained", ()))
+        return ["structure", "go"] if self.weights is None else list(self._source.untrained)
+
     def _sizes(self) -> tuple[MASSAConfig | CNNConfig, dict[str, np.ndarray] | None]:
         if self.start is not None:
             return self._begun[0].cfg, None
@@ -314,7 +326,7 @@ class FinetuneTask:
             if self.reads is not None:
                 return dataclasses.replace(self.model, seq_dim=self.embedder.dim), None
             return self.model, None
-        read = weights.read(registry.resolve(self.weights, "massa")[0])
+        read = self._source
         if read.config.seq_dim != self.embedder.dim:
             raise InputError(
                 f"{self.weights}: reads {read.config.seq_dim} channels, the embedder {self.embedder.name} has "

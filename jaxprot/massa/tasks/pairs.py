@@ -94,6 +94,7 @@ class PairTask(FinetuneTask):
         return {
             "network": NETWORK,
             "config": dataclasses.asdict(self._sizes()[0]),
+            "untrained": self._untrained(),
             "task": {
                 "name": table.name, "kind": table.kind, "partner": table.partner, "classes": table.classes,
                 "class_names": table.class_names, "scale": self.scale, "longest": self.longest,

@@ -31,8 +31,7 @@ def assemble(
       InputError: no such file.
       CheckpointError: weights of something else.
     """
-    path = Path(path)
-    path = path / "best.safetensors" if path.is_dir() else path
+    path = _file(path)
     _, tensors, header = inspect.read(path)
     if "task" not in header or header.get("network") not in networks:
         made = " ".join(("`jaxprot massa finetune` makes such", hint)).strip()
@@ -41,3 +40,13 @@ def assemble(
         return module.assemble(build(header), tensors), header["task"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its header fits no network of {what} ({error})") from error
+
+
+def header(path: str | os.PathLike) -> dict[str, Any]:
+    """What a file, or that of a folder, tells of its weights. Errors as of `assemble`."""
+    return inspect.read(_file(path))[2]
+
+
+def _file(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    return path / "best.safetensors" if path.is_dir() else path
