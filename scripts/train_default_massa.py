@@ -1,12 +1,13 @@
 """Train and export the shipped representation.
 
-    export JAXPROT_PROTEINS=structures/train.npz:tasks/remote_homology.csv.gz
+    python scripts/massa_apart.py --chains structures/train.npz --output apart.txt tasks/remote_homology.csv.gz ...
+    export JAXPROT_APART=apart.txt JAXPROT_PROTEINS=structures/train.npz:tasks/remote_homology.csv.gz
     jaxprot train experiments/massa/default.py -o runs/massa
     python scripts/train_default_massa.py --run runs/massa
 
-Writes `jaxprot/weights/default/massa.safetensors` (the backbone and the head of residue types; those of GO terms,
-motifs, domains and regions, which nothing trained, are left as they began) and its hash into the registry. How well it
-does on tasks: `scripts/massa_downstream.py`.
+Writes `jaxprot/weights/default/massa.safetensors` (the backbone and the heads of residue types and of local structure;
+those of GO terms, motifs, domains and regions, which nothing trained, are left as they began) and its hash into the
+registry. How well it does on tasks: `scripts/massa_downstream.py`.
 """
 
 from __future__ import annotations

@@ -131,7 +131,9 @@ def resolve(spec: str | os.PathLike, system: str | None = None) -> tuple[Path, E
     if path.is_dir():
         if (best := path / "best.safetensors").is_file():
             return best, None
-        raise InputError(f"{text}: is a folder without best.safetensors; give a file of weights or a name; {_names(system)}")
+        raise InputError(
+            f"{text}: is a folder without best.safetensors; give a file of weights or a name; {_names(system)}"
+        )
     nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     looks_like_file = path.suffix in (".pt", ".pth", ".ckpt", ".safetensors") or os.sep in text

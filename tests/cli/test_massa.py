@@ -98,6 +98,12 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
         with np.load(to / "embeddings.npz") as stored:
             vectors.append(stored["features"])
     np.testing.assert_array_equal(*vectors)
+    both, command = tmp_path / "both", ["massa", "finetune", str(table), "--weights", str(small), "--steps", "3"]
+    assert main([*command, "-o", str(both)]) == 0  # the head first, then the whole
+    head, end = (module.flatten(nnx.to_pure_dict(nnx.state(predict.load(one).module))) for one in (both / "head", both))
+    assert all(np.array_equal(head[f"backbone.{name}"], value) for name, value in backbone.items())
+    assert (head["backbone.sequence.input.kernel"] != end["backbone.sequence.input.kernel"]).any()
+    assert main([*command, "-o", str(both), "--resume"]) == 0
     later = tmp_path / "later"
     whole = ["massa", "finetune", str(table), "--start", str(out), "--steps", "5", "-o", str(later)]
     assert main(whole) == 0

@@ -50,7 +50,11 @@ def records(golden):
     """Proteins of a stored batch."""
     out, start = [], 0
     for i, (n, g) in enumerate(zip(golden["lengths"], golden["go_lengths"], strict=True)):
-        labels = {name: golden[f"label_{name}"][i, : g if name == "go" else n] for name in Labels._fields if f"label_{name}" in golden}
+        labels = {
+            name: golden[f"label_{name}"][i, : g if name == "go" else n]
+            for name in Labels._fields
+            if f"label_{name}" in golden
+        }
         coords = golden["coords"][start : start + n]
         sequence = str(golden["sequences"][i])
         out.append(Record(f"protein {i}", sequence, golden["seq_emb"][i, :n], coords, golden["go_emb"][i, :g], labels))
