@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.ligand import AttentiveFP, Ligand
 from jaxprot.massa.model import DecoderLayer
-from jaxprot.nn.gvp import split_key
+from jaxprot.nn.gvp import dropout, split_key
 
 _MASKED = -1e10
 _xavier = nnx.initializers.xavier_uniform()
@@ -55,9 +55,46 @@ class Perceptron(nnx.Module):
     def __init__(self, inputs: int, hidden: int, outputs: int, *, rngs: Any):
         self.fc1, self.fc2 = _linear(inputs, hidden, rngs), _linear(hidden, outputs, rngs)
 
-    def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
-        """Outputs of each row."""
+    def __call__(self, x: Float[Array, "*n i"], key: PRNGKeyArray | None = None) -> Float[Array, "*n o"]:
+        """Outputs of each row; the key has no use here."""
         return self.fc2(jax.nn.relu(self.fc1(x)))
+
+
+class Standardised(nnx.Module):
+    """A perceptron on inputs of mean 0 and deviation 1, with dropout before both linears.
+
+    Args:
+      inputs: channels.
+      hidden: width.
+      outputs: of the second linear.
+      rate: of dropout.
+      rngs: for the weights.
+
+    Attributes:
+      centre: mean of the inputs, set by `fit_inputs` and not trained.
+      spread: their deviation, likewise.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, rate: float = 0.0, *, rngs: Any):
+        self.rate = rate
+        self.centre, self.spread = nnx.Param(jnp.zeros(inputs)), nnx.Param(jnp.ones(inputs))
+        self.fc1, self.fc2 = _linear(inputs, hidden, rngs), _linear(hidden, outputs, rngs)
+
+    def fit_inputs(self, x: Float[Array, "n i"]) -> None:
+        """Takes mean and deviation of examples; a channel that does not vary is left as it is."""
+        spread = jnp.std(x, 0)
+        self.centre[...] = jnp.mean(x, 0)
+        self.spread[...] = jnp.where(spread > 1e-6, spread, 1)
+
+    def __call__(self, x: Float[Array, "*n i"], key: PRNGKeyArray | None = None) -> Float[Array, "*n o"]:
+        """Outputs of each row; dropout where a key is given."""
+        keys = split_key(key, 2)
+        centre, spread = (
+            jax.lax.stop_gradient(jnp.broadcast_to(one[...], x.shape)) for one in (self.centre, self.spread)
+        )
+        x = (x - centre) / spread
+        hidden = jax.nn.relu(self.fc1(dropout(x, self.rate, keys[0])))
+        return self.fc2(dropout(hidden, self.rate, keys[1]))
 
 
 class Pooled(nnx.Module):

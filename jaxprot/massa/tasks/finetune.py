@@ -28,23 +28,26 @@ from jaxprot.massa import losses, weights
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.embedders import Embedder, PhysicoChemical
 from jaxprot.massa.featurize import EDGE_SCALARS, NODE_SCALARS, NODE_VECTORS, Features
-from jaxprot.massa.heads import Perceptron, mean_max, pool
+from jaxprot.massa.heads import Perceptron, Standardised, mean_max, pool
 from jaxprot.massa.model import MASSA
 from jaxprot.massa.tasks import saved
 from jaxprot.massa.tasks.cnn import CNN, CNNConfig
 from jaxprot.massa.tasks.metrics import figures
 from jaxprot.massa.tasks.tables import BENCHMARKS, IGNORE, Kind, Table, read_task
+from jaxprot.nn.gvp import split_key
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 from jaxprot.weights import module, registry
 
 _MEMORY = 2 << 30  # bytes of embeddings or features that are kept
+_MEASURED = 256  # proteins whose features tell how the inputs of a head are spread
 NETWORKS: dict[str, type[MASSAConfig] | type[CNNConfig]] = {"massa": MASSAConfig, "cnn": CNNConfig}
 
 
 Readout = Literal["published", "wide"]
 """What the head reads. Published: the last layer; of proteins a mean with weights from lengths (see `heads.shares`).
-Wide: the last layer beside the sequence encoder; of proteins the mean and the maximum of each."""
+Wide: the last layer beside the sequence encoder; of proteins the mean and the maximum of each; standardised by what
+they are before training."""
 
 
 class Labelled(NamedTuple):
@@ -90,6 +93,7 @@ class TaskNetwork(nnx.Module):
       per_residue: whether every residue has an output.
       hidden: width of the head.
       readout: what the head reads.
+      dropout: rate in a head that is not the published one.
       rngs: for the weights.
     """
 
@@ -100,6 +104,7 @@ class TaskNetwork(nnx.Module):
         per_residue: bool,
         hidden: int,
         readout: Readout = "published",
+        dropout: float = 0.0,
         *,
         rngs: Any,
     ):
@@ -107,7 +112,12 @@ class TaskNetwork(nnx.Module):
         self.backbone = MASSA(cfg, rngs=rngs) if isinstance(cfg, MASSAConfig) else CNN(cfg, rngs=rngs)
         layers = 2 if readout == "wide" and isinstance(cfg, MASSAConfig) else 1
         pooled = 2 if readout == "wide" and not per_residue else 1
-        self.head = Perceptron(layers * pooled * cfg.width, hidden, outputs, rngs=rngs)
+        inputs = layers * pooled * cfg.width
+        self.head: Perceptron | Standardised
+        if readout == "published":
+            self.head = Perceptron(inputs, hidden, outputs, rngs=rngs)
+        else:
+            self.head = Standardised(inputs, hidden, outputs, dropout, rngs=rngs)
 
     def _layers(self, seq: Array, mask: Array, key: PRNGKeyArray | None) -> list[Array]:
         """Features of residues of each layer that may be read, the last one first."""
@@ -133,7 +143,8 @@ class TaskNetwork(nnx.Module):
 
     def __call__(self, seq: Array, mask: Array, key: PRNGKeyArray | None = None) -> Array:
         """(b, o), or (b, n, o) for classes of residues."""
-        return self.head(self.read(seq, mask, key))
+        keys = split_key(key, 2)
+        return self.head(self.read(seq, mask, keys[0]), keys[1])
 
 
 def blueprint(header: Mapping[str, Any]) -> module.Blueprint:
@@ -174,6 +185,7 @@ class FinetuneTask:
       frozen: whether the backbone stays as it is, so that each protein is read once.
       hidden: width of the head.
       readout: what the head reads.
+      dropout: rate in a head that is not the published one.
       items: padded residues of a batch.
       longest: residues; of longer sequences only so many first ones are read, as published.
       share: of the training rows that is used, drawn by `subset`; for curves of data and quick looks.
@@ -192,6 +204,7 @@ class FinetuneTask:
     frozen: bool = False
     hidden: int = 128
     readout: Readout = "wide"
+    dropout: float = 0.3
     items: int = 4096
     longest: int = 512
     share: float = 1.0
@@ -206,6 +219,10 @@ class FinetuneTask:
             raise ValueError("embeddings are read by MASSA; the convolutional network reads letters")
         if self.start is not None and self.weights is not None:
             raise ValueError("start brings a backbone of its own; give no weights beside it")
+
+    def fixed(self) -> tuple[str, ...]:
+        """Parts of the head that no training changes, see `heads.Standardised`."""
+        return ("centre", "spread") if self.readout == "wide" else ()
 
     def files(self) -> tuple[str, ...]:
         """Data files."""
@@ -277,10 +294,7 @@ class FinetuneTask:
         """(c,) or (L, c) of each row, what the head reads."""
 
         def compute(rows: np.ndarray) -> list[np.ndarray]:
-            found = self.run(self._reader, rows)
-            if self.data.kind != "residue_classes":
-                return found
-            return [one[: len(self.data.sequences[row])] for row, one in zip(rows, found, strict=True)]
+            return self._cut(self.run(self._reader, rows), rows)
 
         return self._known(rows, compute)
 
@@ -341,11 +355,24 @@ class FinetuneTask:
         cfg, tensors = self._sizes()
         kind = self.data.kind
         net = TaskNetwork(
-            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.readout, rngs=nnx.Rngs(key)
-        )
+            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.readout, self.dropout,
+            rngs=nnx.Rngs(key),
+        )  # fmt: skip
         if tensors is not None:
             net.backbone = weights.assemble_backbone(cfg, tensors)  # type: ignore[arg-type]
+        if isinstance(net.head, Standardised):
+            graphdef, leaves = nnx.split(net)
+            read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
+            rows = self.trained_rows[np.linspace(0, len(self.trained_rows) - 1, _MEASURED).astype(int)]
+            found = self._cut(self.run(functools.partial(read, leaves), np.unique(rows)), np.unique(rows))
+            net.head.fit_inputs(jnp.concatenate([jnp.atleast_2d(one) for one in found]))
         return net
+
+    def _cut(self, found: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
+        """What the head reads of each row, without padding."""
+        if self.data.kind != "residue_classes":
+            return found
+        return [one[: len(self.data.sequences[row])] for row, one in zip(rows, found, strict=True)]
 
     @functools.cached_property
     def _begun(self) -> tuple[TaskNetwork, dict[str, Any]]:
@@ -404,7 +431,7 @@ class FinetuneTask:
         self, model: TaskNetwork, batch: Labelled, keys: PRNGKeyArray, weight: Float[Array, "b"], axis: str | None
     ) -> dict[str, Mean]:
         """The published loss; `weight` is 0 for rows that only fill the batch."""
-        found = model.head(batch.seq) if self._stays else model(batch.seq, batch.mask, keys[0])
+        found = model.head(batch.seq, keys[0]) if self._stays else model(batch.seq, batch.mask, keys[0])
         if self.data.kind == "regression":
             wrong = (found[:, 0] - batch.label) ** 2
             return {"loss": Mean(jnp.sum(wrong * weight), jnp.sum(weight))}
@@ -494,11 +521,12 @@ def recipe(
       seed: of head, batches and dropout.
     """
     pretrained = task.weights is not None or task.start is not None
+    still = (("backbone",) if frozen else ()) + task.fixed()
     return TrainConfig(
         task=dataclasses.replace(task, frozen=frozen),
         optim=OptimConfig(
-            lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99,
-            frozen=("backbone",) if frozen else (), rates=(("backbone", 0.3),) if pretrained and not frozen else (),
+            lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99, frozen=still,
+            rates=(("backbone", 0.3),) if pretrained and not frozen else (),
         ),
         steps=steps, micro=0, evaluate_every=max(1, steps // 5), save_every=max(1, steps // 5),
         log_every=max(1, steps // 20), seed=seed, init_seed=seed, workers=1,

@@ -55,6 +55,10 @@ class PairTask(FinetuneTask):
         if not isinstance(self.model, MASSAConfig):
             raise ValueError("the heads of pairs are for MASSA; the convolutional network has none")
 
+    def fixed(self) -> tuple[str, ...]:
+        """Nothing: the published heads have no such parts."""
+        return ()
+
     def files(self) -> tuple[str, ...]:
         """Data files."""
         if self.table not in BENCHMARKS:
