@@ -36,8 +36,8 @@ PUBLISHED = {
     "TAPE transformer": {"stability": 0.73, "fluorescence": 0.68, "remote_homology": 0.21, "secondary_structure": 0.73},
     "UniRep in TAPE": {"stability": 0.73, "fluorescence": 0.67, "remote_homology": 0.23, "secondary_structure": 0.73},
 }
-STEPS = {"stability": 800, "secondary_structure": 300, "enzyme_class": 300}
-OTHER_STEPS = 1000
+STEPS = {"secondary_structure": 300, "enzyme_class": 300}
+OTHER_STEPS = 600
 RATES = {"cnn": 2e-3, "cnn_long": 2e-3, "scratch": 1e-3, "frozen": 3e-3, "finetuned": 1e-3}
 
 

@@ -101,9 +101,11 @@ def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(
     task = FinetuneTask(table=source, weights=str(path), items=512, hidden=8)
     cfg = recipe(task, steps=12, lr=1e-2, frozen=True)
     assert cfg.task.frozen and not task.frozen
-    net = cfg.task.build(jax.random.key(0))
     calls, run = [], cfg.task.run
     object.__setattr__(cfg.task, "run", lambda apply, rows: calls.extend(rows) or run(apply, rows))
+    net = cfg.task.build(jax.random.key(0))
+    inputs = (net.head.centre[...] + 0, net.head.spread[...] + 0)
+    assert float(inputs[1].max()) > 0 and np.abs(inputs[0]).max() > 1e-3
     batch = cfg.task.batches(0, 0)
     frozen, whole = (one.load(batch.shape, batch.members) for one in (cfg.task, task))
     there = whole.mask[..., None] if frozen.seq.ndim > 2 else 1
@@ -116,7 +118,7 @@ def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(
         header={"system": "massa", **cfg.task.header()})  # fmt: skip
     found = predict.load(tmp_path / "head")
     for name, value in module.flatten(nnx.to_pure_dict(nnx.state(found.module))).items():
-        assert np.array_equal(value, begun[name]) == name.startswith("backbone"), name
+        assert np.array_equal(value, begun[name]) == (name.startswith("backbone") or "fc" not in name), name
     score = next(r for r in records[::-1] if "val_score" in r)["val_score"]
     said, labels = predict.evaluate(found, task)["valid"]
     best = max(r["val_score"] for r in records if "val_score" in r)
@@ -124,7 +126,7 @@ def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(
     later = FinetuneTask(table=source, start=str(tmp_path / "head"), items=512, hidden=8)
     again, _ = later.predict(lambda seq, mask: later.build(jax.random.key(1))(seq, mask), task.data.part("valid"))
     np.testing.assert_array_equal(again, said)
-    assert recipe(later, steps=5).optim.rates
+    assert recipe(task, steps=5).optim.rates and not recipe(later, steps=5).optim.rates
     with pytest.raises(InputError, match="trained on another task: hidden 8, not 128"):
         FinetuneTask(table=source, start=str(tmp_path / "head")).build(jax.random.key(0))
     with pytest.raises(ValueError, match="a backbone of its own"):

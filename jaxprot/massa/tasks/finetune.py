@@ -286,7 +286,7 @@ class FinetuneTask:
     @functools.cached_property
     def _reader(self) -> Callable[[Array, Array], Array]:
         """What the head reads, by the backbone that training begins with."""
-        graphdef, leaves = nnx.split(self.build(jax.random.key(0)))
+        graphdef, leaves = nnx.split(self._fresh(jax.random.key(0)))
         read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
         return functools.partial(read, leaves)
 
@@ -350,6 +350,20 @@ class FinetuneTask:
 
     def build(self, key: PRNGKeyArray) -> TaskNetwork:
         """The network with a fresh head, or with that of `start`."""
+        net = self._fresh(key)
+        if self.start is None and isinstance(net.head, Standardised):
+            rows = self.trained_rows
+            rows = rows[np.unique(np.linspace(0, len(rows) - 1, _MEASURED).astype(int))]
+            if self._stays:
+                found = self._read(rows)
+            else:
+                graphdef, leaves = nnx.split(net)
+                read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
+                found = self._cut(self.run(functools.partial(read, leaves), rows), rows)
+            net.head.fit_inputs(jnp.concatenate([jnp.atleast_2d(one) for one in found]))
+        return net
+
+    def _fresh(self, key: PRNGKeyArray) -> TaskNetwork:
         if self.start is not None:
             return self._begun[0]
         cfg, tensors = self._sizes()
@@ -360,12 +374,6 @@ class FinetuneTask:
         )  # fmt: skip
         if tensors is not None:
             net.backbone = weights.assemble_backbone(cfg, tensors)  # type: ignore[arg-type]
-        if isinstance(net.head, Standardised):
-            graphdef, leaves = nnx.split(net)
-            read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
-            rows = self.trained_rows[np.linspace(0, len(self.trained_rows) - 1, _MEASURED).astype(int)]
-            found = self._cut(self.run(functools.partial(read, leaves), np.unique(rows)), np.unique(rows))
-            net.head.fit_inputs(jnp.concatenate([jnp.atleast_2d(one) for one in found]))
         return net
 
     def _cut(self, found: list[np.ndarray], rows: np.ndarray) -> list[np.ndarray]:
@@ -511,7 +519,7 @@ def recipe(
 ) -> TrainConfig:
     """How `jaxprot massa finetune` trains: AdamW with a cosine.
 
-    A pre-trained backbone has a third of the head's rate.
+    A pre-trained backbone has a third of the head's rate where the head is fresh.
 
     Args:
       task: what to train on.
@@ -520,13 +528,12 @@ def recipe(
       frozen: whether the head alone is trained.
       seed: of head, batches and dropout.
     """
-    pretrained = task.weights is not None or task.start is not None
     still = (("backbone",) if frozen else ()) + task.fixed()
     return TrainConfig(
         task=dataclasses.replace(task, frozen=frozen),
         optim=OptimConfig(
             lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99, frozen=still,
-            rates=(("backbone", 0.3),) if pretrained and not frozen else (),
+            rates=(("backbone", 0.3),) if task.weights is not None and not frozen else (),
         ),
         steps=steps, micro=0, evaluate_every=max(1, steps // 5), save_every=max(1, steps // 5),
         log_every=max(1, steps // 20), seed=seed, init_seed=seed, workers=1,
