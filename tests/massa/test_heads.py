@@ -1,6 +1,7 @@
 """Heads of downstream tasks against stored outputs."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -189,3 +190,19 @@ def test_a_head_of_another_kind_is_refused(recipe):
     shapes = two("regression_layer", 256, 512, 1) | {"pro_emb_linear.weight": (512, 1024)}
     with pytest.raises(CheckpointError, match=r"pro_emb_linear\.weight"):
         weights.head_tensors("pooled", blueprint, {name: recipe(name, shape) for name, shape in shapes.items()})
+
+
+def test_inputs_of_a_head_are_standardised():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(400, 6)) * [1, 5, 0.1, 1, 1, 0] + [3, 0, 0, -7, 0, 2]).astype(np.float32)
+    head = heads.Standardised(6, 8, 2, 0.5, rngs=nnx.Rngs(0))
+    head.fit_inputs(x)
+    np.testing.assert_allclose(head.centre[...], x.mean(0), atol=1e-5)
+    assert head.spread[...][5] == 1  # it does not vary
+    z = (x - x.mean(0)) / np.where(x.std(0) > 1e-6, x.std(0), 1)
+    np.testing.assert_allclose(head(x), head.fc2(jax.nn.relu(head.fc1(z))), atol=1e-4)
+    keys = jax.random.split(jax.random.key(0), 300)
+    drawn = jax.vmap(lambda key: head(x[:4], key))(keys)
+    assert float(jnp.std(drawn, 0).min()) > 0  # dropout, with a key alone
+    slopes = nnx.grad(lambda head: jnp.sum(head(x) ** 2))(head)
+    assert not slopes["centre"][...].any() and not slopes["spread"][...].any() and slopes["fc1"]["bias"][...].any()

@@ -115,3 +115,26 @@ def test_transfer_from_end_to_end(root, tmp_path, capsys):
     assert {"gains.csv", "report.json", "variants.csv", "matrix.png", "map.png"} <= {p.name for p in out.iterdir()}
     assert len((out / "gains.csv").read_text().splitlines()) == 7
     assert "best variant of the distance" in capsys.readouterr().out
+
+
+def test_chains_that_resemble_tested_proteins_are_told(root, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    one, other, third = ("".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 60)) for _ in range(3))
+    changed = "".join("A" if i % 6 == 0 else letter for i, letter in enumerate(one))
+    (tmp_path / "chains.fasta").write_text(f">near\n{changed}\n>far\n{other}\n>trained\n{third}\n")
+    (tmp_path / "t.csv").write_text(f"sequence,label,split\n{one},1,test\n{third},0,train\n")
+    script, out = load(root, "massa_apart"), tmp_path / "apart.txt"
+    arguments = [str(tmp_path / "t.csv"), "--chains", str(tmp_path / "chains.fasta"), "--output", str(out)]
+    assert script["main"](arguments) == 0
+    assert out.read_text() == "near\n" and "1 of 3 chains resemble one of 1 tested" in capsys.readouterr().out
+    (tmp_path / "t.csv").write_text("sequence,label\nACD,1\n")
+    with pytest.raises(SystemExit):
+        script["main"](arguments)
+    assert "no column split" in capsys.readouterr().err
+
+
+def test_fine_tuning_brings_the_head_that_it_begins_with(root, tmp_path, capsys):
+    script = load(root, "massa_downstream")
+    with pytest.raises(SystemExit):
+        script["main"](["--tasks", "gb1", "--methods", "finetuned", "--folder", str(tmp_path), "--output", "x"])
+    assert "gb1.csv.gz: no such file" in capsys.readouterr().err
