@@ -172,6 +172,8 @@ class Trainer:
         plan = chunks(start, cfg.steps, cfg.chunk, every)
         loader = Loader(cfg.task, cfg.seed, self.parallel, plan, cfg.workers)
         done, stopped = start, None
+        if cfg.evaluate_start and start == 0:
+            self._validate(0)
         with Interruption() as interruption, contextlib.closing(_Clock(iter(loader))) as clock:
             for chunk in clock:
                 batch = self.parallel.put((chunk.batch, chunk.weight), chunk.total)

@@ -173,6 +173,7 @@ class TrainConfig:
       chunk: steps per dispatch, one program that scans over them; for steps of a millisecond and batches of one shape.
       precision: type the network computes in; weights, optimiser and sums of the loss stay float32.
       evaluate_every: steps between evaluations.
+      evaluate_start: whether the weights that training begins with are evaluated too, and kept where none are better.
       save_every: steps between checkpoints.
       log_every: steps between records of the loss.
       keep: newest checkpoints kept, beside the best one.
@@ -189,6 +190,7 @@ class TrainConfig:
     chunk: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     evaluate_every: int = 500
+    evaluate_start: bool = False
     save_every: int = 200
     log_every: int = 20
     keep: int = 2

@@ -102,6 +102,25 @@ def test_the_rate_falls_when_validation_stands_still(tmp_path):
     assert [record["lr"] for record in metrics(tmp_path / "run") if "lr" in record] == rates
 
 
+def test_what_training_begins_with_is_kept_where_nothing_is_better(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Worse(toy.Toy):
+        def evaluator(self, graphdef):
+            calls = []
+            return lambda variables: calls.append(1) or {"fit": -float(len(calls))}
+
+    cfg = toy.config(Worse(), steps=10, evaluate_every=5, save_every=5, evaluate_start=True)
+    best = fit(cfg, tmp_path / "run").best
+    tensors, header = portable.load(best)
+    model = toy.Toy().build(jax.random.split(jax.random.key(0))[0])
+    for name, value in module.flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param))).items():
+        np.testing.assert_array_equal(tensors[name], value)
+    assert header["step"] == 0 and [r["val_fit"] for r in metrics(tmp_path / "run") if "val_fit" in r] == [-1, -2, -3]
+    # A run that goes on knows how good its start was.
+    fit(dataclasses.replace(cfg, steps=20), tmp_path / "run", resume=True)
+    assert portable.load(best)[1]["step"] == 0
+
+
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):
     seen = set()
 

@@ -519,7 +519,8 @@ def recipe(
 ) -> TrainConfig:
     """How `jaxprot massa finetune` trains: AdamW with a cosine.
 
-    A pre-trained backbone has a third of the head's rate where the head is fresh.
+    A pre-trained backbone has a third of the head's rate where the head is fresh. A network that training goes on from
+    is kept if it never gets better.
 
     Args:
       task: what to train on.
@@ -535,6 +536,6 @@ def recipe(
             lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99, frozen=still,
             rates=(("backbone", 0.3),) if task.weights is not None and not frozen else (),
         ),
-        steps=steps, micro=0, evaluate_every=max(1, steps // 5), save_every=max(1, steps // 5),
-        log_every=max(1, steps // 20), seed=seed, init_seed=seed, workers=1,
+        steps=steps, micro=0, evaluate_every=max(1, steps // 5), evaluate_start=task.start is not None,
+        save_every=max(1, steps // 5), log_every=max(1, steps // 20), seed=seed, init_seed=seed, workers=1,
     )  # fmt: skip
