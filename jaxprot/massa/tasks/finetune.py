@@ -46,8 +46,8 @@ NETWORKS: dict[str, type[MASSAConfig] | type[CNNConfig]] = {"massa": MASSAConfig
 
 Readout = Literal["published", "wide"]
 """What the head reads. Published: the last layer; of proteins a mean with weights from lengths (see `heads.shares`).
-Wide: the last layer beside the sequence encoder; of proteins the mean and the maximum of each; standardised by what
-they are before training."""
+Wide: the last layer beside the sequence encoder; of proteins the mean and the maximum of each; where the backbone is
+pre-trained, standardised by what they are then."""
 
 
 class Labelled(NamedTuple):
@@ -351,15 +351,10 @@ class FinetuneTask:
     def build(self, key: PRNGKeyArray) -> TaskNetwork:
         """The network with a fresh head, or with that of `start`."""
         net = self._fresh(key)
-        if self.start is None and isinstance(net.head, Standardised):
+        if self.weights is not None and isinstance(net.head, Standardised):
             rows = self.trained_rows
             rows = rows[np.unique(np.linspace(0, len(rows) - 1, _MEASURED).astype(int))]
-            if self._stays:
-                found = self._read(rows)
-            else:
-                graphdef, leaves = nnx.split(net)
-                read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
-                found = self._cut(self.run(functools.partial(read, leaves), rows), rows)
+            found = self._read(rows) if self._stays else self._cut(self.run(self._reader, rows), rows)
             net.head.fit_inputs(jnp.concatenate([jnp.atleast_2d(one) for one in found]))
         return net
 
