@@ -185,7 +185,7 @@ class FinetuneTask:
       frozen: whether the backbone stays as it is, so that each protein is read once.
       hidden: width of the head.
       readout: what the head reads.
-      dropout: rate in a head that is not the published one.
+      dropout: rate in a head that is trained alone, on a frozen pre-trained backbone; a whole network has its own.
       items: padded residues of a batch.
       longest: residues; of longer sequences only so many first ones are read, as published.
       share: of the training rows that is used, drawn by `subset`; for curves of data and quick looks.
@@ -364,8 +364,8 @@ class FinetuneTask:
         cfg, tensors = self._sizes()
         kind = self.data.kind
         net = TaskNetwork(
-            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.readout, self.dropout,
-            rngs=nnx.Rngs(key),
+            cfg, max(1, self.data.classes), kind == "residue_classes", self.hidden, self.readout,
+            self.dropout if self._stays else 0.0, rngs=nnx.Rngs(key),
         )  # fmt: skip
         if tensors is not None:
             net.backbone = weights.assemble_backbone(cfg, tensors)  # type: ignore[arg-type]
