@@ -40,7 +40,8 @@ class FinetuneOptions(Compute):
     network: Literal["massa", "cnn"] = "massa"
     """The network, or the small convolutional one that it is measured by."""
     frozen: bool = False
-    """Train the head alone. Each protein is read once, so that steps take next to no time: give ten times as many."""
+    """Train the head alone. Single proteins are read once, so that steps take next to no time: give ten times as many,
+    and --lr 0.003."""
     steps: int = 1000
     """Of training."""
     lr: float = 1e-3
@@ -101,6 +102,13 @@ def finetune(options: FinetuneOptions) -> int:
             raise InputError("--start: for MASSA on tasks of single proteins; leave the option out")
         if options.weights != FinetuneOptions.weights:
             raise InputError("--start: brings a backbone of its own; leave --weights out")
+    for name, given in (("--start", options.start), ("--weights", options.weights)):
+        if (
+            given is not None
+            and Path(given).exists()
+            and options.output.resolve() in (Path(given).resolve(), *Path(given).resolve().parents)
+        ):
+            raise InputError(f"{name} {given}: lies in the output folder; give another one with -o")
     if options.trajectory and options.frozen:
         raise InputError("--trajectory: with --frozen the features stay where they are; leave one of them out")
     if options.steps < 1:
@@ -124,7 +132,8 @@ def finetune(options: FinetuneOptions) -> int:
         start=None if options.start is None else str(options.start),
         **({"model": CNNConfig()} if cnn else {} if options.weights != "none" else {"model": _small()}),
     )
-    kind = task.data.kind  # a table that cannot be used is told before anything is written
+    kind = task.data.kind  # a table or weights that cannot be used are told before anything is written
+    task.header()
     print(_described(task.data), file=sys.stderr)
     for line in _concerns(task):
         print(f"jaxprot: warning: {line}", file=sys.stderr)
@@ -134,7 +143,10 @@ def finetune(options: FinetuneOptions) -> int:
     keep_settings(options.output, {name: getattr(options, name) for name in _SETTINGS}, anew=not options.resume)
     keep_memory()
     begin = time.perf_counter()
-    if task.weights is not None and not (paired or options.frozen):
+    begun = options.resume and (options.output / "ckpt").is_dir()  # the whole network, with a head that was trained
+    if begun and (options.output / "head").is_dir():
+        task = dataclasses.replace(task, weights=None, start=str(options.output / "head"))
+    elif task.weights is not None and not (paired or options.frozen):
         print("the head alone first, then the whole network", file=sys.stderr)
         with reporter(STEPS * options.steps, sys.stderr.isatty()) as report:
             task, outcome = head_first(task, options.output / "head", steps=options.steps, seed=options.seed,

@@ -222,6 +222,11 @@ class PretrainingTask:
             told = "; ".join(list(failed.values())[:3])
             _log.warning("%d files or records are left out: %s%s", len(failed), told, "; ..." * (len(failed) > 3))
         left_out = set() if self.apart is None else _names(Path(self.apart))
+        if absent := left_out - {protein.name for protein in read}:
+            raise InputError(
+                f"{self.apart}: {len(absent)} names are of no protein of the data ({min(absent)}, ...); give the list that "
+                "was made of these data"
+            )
         for protein in read:
             if protein.name in left_out:
                 continue

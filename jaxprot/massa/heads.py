@@ -82,9 +82,9 @@ class Standardised(nnx.Module):
 
     def fit_inputs(self, x: Float[Array, "n i"]) -> None:
         """Takes mean and deviation of examples; a channel that does not vary is left as it is."""
-        spread = jnp.std(x, 0)
-        self.centre[...] = jnp.mean(x, 0)
-        self.spread[...] = jnp.where(spread > 1e-6, spread, 1)
+        mean, spread = jnp.mean(x, 0), jnp.std(x, 0)
+        self.centre[...] = mean
+        self.spread[...] = jnp.where(spread > 1e-5 * (1 + jnp.abs(mean)), spread, 1)
 
     def __call__(self, x: Float[Array, "*n i"], key: PRNGKeyArray | None = None) -> Float[Array, "*n o"]:
         """Outputs of each row; dropout where a key is given."""

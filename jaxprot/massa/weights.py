@@ -161,6 +161,7 @@ LIGAND = (
     *_unit(_FP + "mol_GRUCell", "ligand.molecule_unit"),
 )
 """Of AttentiveFP."""
+PUBLISHED_HEADS = ("pro", "go", "motif", "domain", "region")
 HEADS = {
     "pooled": _perceptron("head."),
     "complex": (*rules_of(decoder_modules(r"pro_pro_cross_fusion\.pro_layers\.2", "cross")), *_perceptron("")),
@@ -530,6 +531,7 @@ def _entries(cfg: MASSAConfig) -> list[_Entry]:
             attending(f"{cross}.{theirs}_layers.{i}", ours_here, width, wide, both)
     linear(f"{cross}.pro2go", f"{_BODY}cross.to_go", d, c)
     linear(f"{cross}.go2pro", f"{_BODY}cross.to_protein", c, d)
-    for name, classes in cfg.classes.items():
+    for name in PUBLISHED_HEADS:
+        classes = cfg.classes[name]
         linear(f"{cross}.{name}_tokens_predictor", f"heads.{name}", classes, d if name == "go" else c)
     return out

@@ -110,8 +110,10 @@ def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(
     frozen, whole = (one.load(batch.shape, batch.members) for one in (cfg.task, task))
     there = whole.mask[..., None] if frozen.seq.ndim > 2 else 1
     np.testing.assert_allclose(frozen.seq, net.read(whole.seq, whole.mask) * there, atol=1e-5)
-    cfg.task.load(batch.shape, batch.members)
     assert len(calls) == len(set(calls))
+    object.__setattr__(cfg.task, "run", None)
+    cfg.task.load(batch.shape, batch.members)  # nothing is read again
+    object.__setattr__(cfg.task, "run", run)
     begun = {name: np.asarray(value) for name, value in module.flatten(nnx.to_pure_dict(nnx.state(net))).items()}
     records = []
     fit(cfg, tmp_path / "head", parallel=Parallel("single"), report=records.append,
@@ -126,6 +128,11 @@ def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(
     later = FinetuneTask(table=source, start=str(tmp_path / "head"), items=512, hidden=8)
     again, _ = later.predict(lambda seq, mask: later.build(jax.random.key(1))(seq, mask), task.data.part("valid"))
     np.testing.assert_array_equal(again, said)
+    assert later.build(jax.random.key(0)) is not later.build(jax.random.key(0))
+    further = recipe(later, steps=3, lr=1e-2, frozen=True)  # the head alone goes on, and a task may train twice
+    for number in range(2):
+        fit(further, tmp_path / f"further{number}", parallel=Parallel("single"),
+            header={"system": "massa", **further.task.header()})  # fmt: skip
     assert recipe(task, steps=5).optim.rates and not recipe(later, steps=5).optim.rates
     with pytest.raises(InputError, match="trained on another task: hidden 8, not 128"):
         FinetuneTask(table=source, start=str(tmp_path / "head")).build(jax.random.key(0))

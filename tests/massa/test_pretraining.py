@@ -128,6 +128,9 @@ def test_names_are_left_out(folder):
     assert len(less.proteins) == len(whole.proteins) - 1 and whole.proteins[3].name not in {
         p.name for p in less.proteins
     }
+    names.write_text("of_other_data\n")
+    with pytest.raises(InputError, match="1 names are of no protein of the data"):
+        _ = PretrainingTask(data=(str(folder),), model=SMALL, apart=str(names)).proteins
     with pytest.raises(InputError, match="no text file of names"):
         _ = PretrainingTask(data=(str(folder),), model=SMALL, apart=str(folder / "none")).proteins
 

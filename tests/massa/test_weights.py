@@ -124,3 +124,14 @@ def test_wrong_files_are_refused(published, tmp_path):
         weights.to_official(TINY, missing)
     with pytest.raises(InputError, match="no option wdith of MASSA"):
         jaxprot.load(path, wdith=3)
+
+
+def test_a_published_file_has_the_published_heads_alone(random_module, tmp_path):
+    cfg = dataclasses.replace(TINY, secondary_classes=3, burial_classes=8)
+    _, tensors = random_module(lambda rngs: Pretraining(cfg, rngs=rngs))
+    path = tmp_path / "o.pth"
+    weights.export_official(path, cfg, tensors)
+    found = weights.read(path, **HEADS).tensors
+    ours = {name: value for name, value in tensors.items() if ".secondary." not in name and ".burial." not in name}
+    assert len(ours) == len(tensors) - 4
+    same(found, ours)

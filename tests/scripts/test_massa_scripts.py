@@ -136,5 +136,7 @@ def test_chains_that_resemble_tested_proteins_are_told(root, tmp_path, capsys):
 def test_fine_tuning_brings_the_head_that_it_begins_with(root, tmp_path, capsys):
     script = load(root, "massa_downstream")
     with pytest.raises(SystemExit):
-        script["main"](["--tasks", "gb1", "--methods", "finetuned", "--folder", str(tmp_path), "--output", "x"])
+        script["main"](
+            ["--tasks", "gb1", "--methods", "finetuned", "--folder", str(tmp_path), "--output", str(tmp_path / "x")]
+        )
     assert "gb1.csv.gz: no such file" in capsys.readouterr().err

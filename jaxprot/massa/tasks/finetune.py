@@ -335,7 +335,7 @@ class FinetuneTask:
 
     def _sizes(self) -> tuple[MASSAConfig | CNNConfig, dict[str, np.ndarray] | None]:
         if self.start is not None:
-            return self._begun[0].cfg, None
+            return self._begun[0], None
         if self.weights is None:
             if self.reads is not None:
                 return dataclasses.replace(self.model, seq_dim=self.embedder.dim), None
@@ -360,7 +360,8 @@ class FinetuneTask:
 
     def _fresh(self, key: PRNGKeyArray) -> TaskNetwork:
         if self.start is not None:
-            return self._begun[0]
+            _ = self._begun  # checked; the arrays of a network are a run's own, as its steps overwrite them
+            return saved.assemble(str(self.start), tuple(NETWORKS), blueprint, "a fine-tuned network")[0]
         cfg, tensors = self._sizes()
         kind = self.data.kind
         net = TaskNetwork(
@@ -375,11 +376,12 @@ class FinetuneTask:
         """What the head reads of each row, without padding."""
         if self.data.kind != "residue_classes":
             return found
-        return [one[: len(self.data.sequences[row])] for row, one in zip(rows, found, strict=True)]
+        lengths = [min(len(self.data.sequences[row]), self.longest) for row in rows]
+        return [one[:n] for n, one in zip(lengths, found, strict=True)]
 
     @functools.cached_property
-    def _begun(self) -> tuple[TaskNetwork, dict[str, Any]]:
-        """The network of `start`, and what its header tells of its task."""
+    def _begun(self) -> tuple[MASSAConfig | CNNConfig, dict[str, Any]]:
+        """Sizes of the network of `start`, and what its header tells of its task."""
         net, told = saved.assemble(str(self.start), tuple(NETWORKS), blueprint, "a fine-tuned network")
         table = self.data
         ours = {
@@ -387,14 +389,14 @@ class FinetuneTask:
             "hidden": self.hidden, "readout": self.readout,
         }  # fmt: skip
         theirs = {**told, "class_names": list(told.get("class_names", ())), "readout": told.get("readout", "published")}
-        if other := [f"{name} {theirs[name]}, not {value}" for name, value in ours.items() if theirs[name] != value]:
-            raise InputError(f"{self.start}: trained on another task: {'; '.join(other)}")
-        channels = net.cfg.seq_dim if isinstance(net.cfg, MASSAConfig) else net.cfg.inputs
-        if isinstance(net.cfg, MASSAConfig) and channels != self.embedder.dim:
-            raise InputError(
-                f"{self.start}: reads {channels} channels, the embedder {self.embedder.name} has {self.embedder.dim}"
-            )
-        return net, told
+        if other := [name for name, value in ours.items() if theirs[name] != value]:
+            first = other[0]
+            raise InputError(f"{self.start}: trained on another task: {first} {theirs[first]}, not {ours[first]}")
+        read, reads = told.get("reads"), self._told_reads()
+        if (read or {}).get("sha256") != (reads or {}).get("sha256"):
+            which = "physico-chemical rows" if read is None else f"embeddings of {read['file']}"
+            raise InputError(f"{self.start}: reads {which}, not those of {self.embedder.name}")
+        return net.cfg, told
 
     def batches(self, step: int, seed: int) -> Batch:
         """Sequences of like length."""
@@ -403,32 +405,36 @@ class FinetuneTask:
     def load(self, shape: Hashable, members: np.ndarray) -> Labelled:
         """Padded rows of the training part."""
         rows, length = self.trained_rows[members], int(shape)  # type: ignore[call-overload]
-        batch = self.rows(rows, length)
         if not self._stays:
-            return batch
-        read = self._read(rows)
-        return batch._replace(seq=np.stack([pad_to(x, length) if x.ndim > 1 else x for x in read]))
+            return self.rows(rows, length)
+        read = np.stack([pad_to(x, length) if x.ndim > 1 else x for x in self._read(rows)])
+        lengths = [min(len(self.data.sequences[row]), self.longest) for row in rows]
+        mask = np.stack([pad_to(np.ones(n, bool), length) for n in lengths])
+        return Labelled(read, mask, self._padded_labels(rows, length))
 
     @functools.cached_property
     def _wide(self) -> bool:
         """Whether the network reads all rows of the embedder, not the letters alone."""
-        cfg = self.model if self.start is None else self._begun[0].cfg
+        cfg = self.model if self.start is None else self._begun[0]
         return isinstance(cfg, MASSAConfig) or self.weights is not None
 
     def rows(self, rows: np.ndarray, length: int) -> Labelled:
         """Padded rows of the table."""
-        table, wide = self.data, self._wide
-        found = self._embed(rows)
+        wide, found = self._wide, self._embed(rows)
         seq = np.stack([pad_to(one if wide else one[:, : CNNConfig().inputs], length) for one in found])
         mask = np.stack([pad_to(np.ones(len(one), bool), length) for one in found])
+        return Labelled(seq, mask, self._padded_labels(rows, length))
+
+    def _padded_labels(self, rows: np.ndarray, length: int) -> np.ndarray:
+        table = self.data
         if table.kind == "residue_classes":
-            label = np.stack([pad_to(table.labels[row][: self.longest], length, IGNORE) for row in rows])
-        else:
-            label = np.asarray(table.labels)[rows]
+            padded = [pad_to(table.labels[row][: self.longest], length, IGNORE) for row in rows]
+            return np.asarray(np.stack(padded), np.int32)
+        label = np.asarray(table.labels)[rows]
         if table.kind == "regression":
             mean, deviation = self.scale
-            return Labelled(seq, mask, np.asarray((label - mean) / deviation, np.float32))
-        return Labelled(seq, mask, np.asarray(label, np.int32))
+            return np.asarray((label - mean) / deviation, np.float32)
+        return np.asarray(label, np.int32)
 
     def batch_loss(
         self, model: TaskNetwork, batch: Labelled, keys: PRNGKeyArray, weight: Float[Array, "b"], axis: str | None

@@ -37,7 +37,7 @@ class PairTask(FinetuneTask):
     """A benchmark or a user's table of pairs.
 
     Attributes are those of `FinetuneTask`, where `table` is what `read_pairs` reads, heads have their published sizes
-    (`hidden`, `readout` and `start` have no meaning, `frozen` saves no time), `items` counts residues and atoms, and
+    (`hidden` and `readout` have no meaning, `frozen` saves no time), `items` counts residues and atoms, and
     `monitor` is the ROC-AUC of two classes, the accuracy of more, the Pearson correlation of numbers; and further:
 
     Attributes:
@@ -50,6 +50,8 @@ class PairTask(FinetuneTask):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.start is not None:
+            raise ValueError("networks of pairs begin with weights; start is for single proteins")
         if self.reads is not None:
             raise ValueError("the networks of pairs read physico-chemical rows; embeddings are for single proteins")
         if not isinstance(self.model, MASSAConfig):
