@@ -224,8 +224,8 @@ class PretrainingTask:
         left_out = set() if self.apart is None else _names(Path(self.apart))
         if absent := left_out - {protein.name for protein in read}:
             raise InputError(
-                f"{self.apart}: {len(absent)} names are of no protein of the data ({min(absent)}, ...); give the list that "
-                "was made of these data"
+                f"{self.apart}: {len(absent)} names are of no protein of the data ({min(absent)}, ...); give the list "
+                "that was made of these data"
             )
         for protein in read:
             if protein.name in left_out:
