@@ -31,9 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     from Bio.Align import PairwiseAligner, substitution_matrices
     from tqdm import tqdm
 
-    from jaxprot.core.errors import JaxprotError
+    from jaxprot.core.errors import InputError, JaxprotError
     from jaxprot.io.outputs import write_text
     from jaxprot.massa.data import read_all
+    from jaxprot.massa.embedders import check_letters
     from jaxprot.massa.tasks.tables import parse_parts, read_texts
 
     matrix = substitution_matrices.load("BLOSUM62")
@@ -44,18 +45,22 @@ def main(argv: list[str] | None = None) -> int:
         for path in args.tables:
             frame = read_texts(path, ("sequence", "split"))
             split = parse_parts(path, frame["split"].to_numpy(str), list(frame.sequence), np.arange(len(frame)) + 2)
-            tested |= set(frame.sequence.str.upper()[split == "test"])
+            lines = np.flatnonzero(split == "test") + 2
+            found = zip(frame.sequence[split == "test"], lines, strict=True)
+            tested |= {check_letters(text, f"{path}, line {line}") for text, line in found}
+        if not tested:
+            raise InputError(f"{args.tables[0]}: no row of the part 'test'")
     except JaxprotError as error:
         parser.error(str(error))
-    found = []
+    near = []
     letters = str.maketrans("UOJ", "CKL")  # the matrix has no rows for these
     others = [one.translate(letters) for one in sorted(tested)]
     for protein in tqdm(proteins, unit="chain"):
         sequence = protein.sequence.translate(letters)
         if any(aligner.score(sequence, other) >= args.score for other in others):
-            found.append(protein.name)
-    write_text(args.output, "".join(f"{name}\n" for name in found))
-    print(f"{len(found)} of {len(proteins)} chains resemble one of {len(tested)} tested proteins")
+            near.append(protein.name)
+    write_text(args.output, "".join(f"{name}\n" for name in near))
+    print(f"{len(near)} of {len(proteins)} chains resemble one of {len(tested)} tested proteins")
     return 0
 
 

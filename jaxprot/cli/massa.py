@@ -40,12 +40,12 @@ class FinetuneOptions(Compute):
     network: Literal["massa", "cnn"] = "massa"
     """The network, or the small convolutional one that it is measured by."""
     frozen: bool = False
-    """Train the head alone. Single proteins are read once, so that steps take next to no time: give ten times as many,
-    and --lr 0.003."""
+    """Train the head alone. Single proteins are read once, so that steps take next to no time: give ten times as
+    many."""
     steps: int = 1000
-    """Of training."""
-    lr: float = 1e-3
-    """Highest learning rate; of the head alone, which pre-trained weights begin with, 0.003."""
+    """Of training; of the head that is trained before the whole, ten times as many."""
+    lr: float | None = None
+    """Highest learning rate (default: 0.001; of a head alone 0.003)."""
     share: float = 1.0
     """Of the training rows."""
     seed: int = 0
@@ -63,11 +63,11 @@ _SETTINGS = ("task", "kind", "fold", "weights", "embedder", "start", "network", 
 def finetune(options: FinetuneOptions) -> int:
     """Trains MASSA on a task, and tells how well it does on the test part.
 
-    Where weights are pre-trained, the head is trained alone first (folder head), and then the whole. Writes what
-    `jaxprot train` writes, metrics.json (Spearman correlation, or accuracy, and more; of pairs Pearson correlation, or
-    areas under ROC and precision-recall curves) and predictions.csv of the test part. `jaxprot massa predict` uses the
-    weights. Rows without a label are left out; without a column split a tenth is for validation and a tenth for
-    testing. What a row of a table is:
+    On pre-trained weights the head of a task of single proteins is trained alone first (folder head), then the whole;
+    what is best on the validation part is kept. Writes what `jaxprot train` writes, metrics.json (Spearman correlation,
+    or accuracy, and more; of pairs Pearson correlation, or areas under ROC and precision-recall curves) and
+    predictions.csv of the test part. `jaxprot massa predict` uses the weights. Rows without a label are left out;
+    without a column split a tenth is for validation and a tenth for testing. What a row of a table is:
 
     - sequence,label: a number (stability), a class (enzyme), or one letter for each residue (helix, strand, coil);
     - sequence,smiles,label: a class (a kinase and its inhibitor, binder or decoy) or a number (pKd, as PDBbind's);
@@ -79,7 +79,7 @@ def finetune(options: FinetuneOptions) -> int:
     from jaxprot.massa.tasks.cnn import CNNConfig
     from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
     from jaxprot.massa.tasks.followed import Followed
-    from jaxprot.massa.tasks.head import STEPS, head_first
+    from jaxprot.massa.tasks.head import RATE, STEPS, head_first
     from jaxprot.train.loop import fit
 
     if not options.task:
@@ -87,6 +87,8 @@ def finetune(options: FinetuneOptions) -> int:
     cnn = options.network == "cnn"
     if cnn and options.frozen:
         raise InputError("--frozen: the convolutional network has nothing that is pre-trained")
+    if options.frozen and options.start is None and options.weights == "none":
+        raise InputError("--frozen: --weights none leaves nothing that is pre-trained")
     paired = pair_tables.is_pairs(options.task)
     if paired and cnn:
         raise InputError("--network cnn: the heads of pairs are for MASSA; leave the option out")
@@ -113,7 +115,7 @@ def finetune(options: FinetuneOptions) -> int:
         raise InputError("--trajectory: with --frozen the features stay where they are; leave one of them out")
     if options.steps < 1:
         raise InputError(f"--steps {options.steps}: give at least 1")
-    if not options.lr > 0:
+    if options.lr is not None and not options.lr > 0:
         raise InputError(f"--lr {options.lr}: give a number above 0")
     if not 0 < options.share <= 1:
         raise InputError(f"--share {options.share}: give a number above 0 and at most 1")
@@ -153,7 +155,8 @@ def finetune(options: FinetuneOptions) -> int:
                                        resume=options.resume, report=report)  # fmt: skip
         if outcome.stopped is not None:
             return _stopped(options.output, outcome)
-    cfg = recipe(task, steps=options.steps, lr=options.lr, frozen=options.frozen, seed=options.seed)
+    rate = options.lr or (RATE if options.frozen else 1e-3)
+    cfg = recipe(task, steps=options.steps, lr=rate, frozen=options.frozen, seed=options.seed)
     header = {"system": "massa", **task.header()}
     followed = None
     if options.trajectory:

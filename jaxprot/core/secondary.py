@@ -31,8 +31,8 @@ def hydrogen_bonds(coords: np.ndarray, donor: np.ndarray | None = None) -> np.nd
     count = len(coords)
     joined = np.zeros(count, bool)
     hydrogen = np.full((count, 3), np.nan)
+    joined[1:] = _follows(coords)
     with np.errstate(invalid="ignore"):
-        joined[1:] = np.linalg.norm(n[1:] - c[:-1], axis=-1) < _PEPTIDE
         back = c[:-1] - o[:-1]
         hydrogen[1:] = n[1:] + _NH * back / np.linalg.norm(back, axis=-1, keepdims=True)
         has = joined & np.isfinite(hydrogen).all(-1) & (True if donor is None else np.asarray(donor, bool))
@@ -63,10 +63,11 @@ def secondary_structure(coords: np.ndarray, donor: np.ndarray | None = None) -> 
     if count < 4:
         return out
     bonds = hydrogen_bonds(coords, donor)
+    piece = np.concatenate([[0], np.cumsum(~_follows(coords))])  # of the chain, between gaps
     helices = {}
     for n in (3, 4, 5):
         turn = np.zeros(count, bool)
-        turn[: count - n] = np.diagonal(bonds, n)
+        turn[: count - n] = np.diagonal(bonds, n) & (piece[n:] == piece[:-n])
         begins = np.flatnonzero(turn[1:] & turn[:-1]) + 1
         helices[n] = np.zeros(count, bool)
         for start in range(n):
@@ -80,6 +81,12 @@ def secondary_structure(coords: np.ndarray, donor: np.ndarray | None = None) -> 
     out[(helices[3] | helices[5]) & ~strand] = HELIX
     out[helices[4]] = HELIX
     return out
+
+
+def _follows(coords: np.ndarray) -> np.ndarray:
+    """(L - 1,) whether each residue but the first is bonded to the one before."""
+    with np.errstate(invalid="ignore"):
+        return np.linalg.norm(coords[1:, 0] - coords[:-1, 2], axis=-1) < _PEPTIDE
 
 
 def _moved(x: np.ndarray, a: int, b: int) -> np.ndarray:

@@ -126,6 +126,7 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
         (["finetune", "x.csv", "--embedder", "absent.pt"], "--embedder absent.pt: no such file; give physchem"),
         (["finetune", "kinase", "--embedder", "x.pt"], "--embedder: for MASSA on tasks of single proteins"),
         (["finetune", "x.csv", "--network", "cnn", "--start", "run"], "--start: for MASSA on tasks of single proteins"),
+        (["finetune", "x.csv", "--weights", "none", "--frozen"], "leaves nothing that is pre-trained"),
         (["finetune", "x.csv", "--weights", "w", "--start", "run"], "--start: brings a backbone of its own"),
         (["finetune", "kinase", "--network", "cnn"], "the heads of pairs are for MASSA"),
     ],

@@ -136,6 +136,8 @@ def test_a_frozen_backbone_reads_each_protein_once_and_training_goes_on_from_it(
     assert recipe(task, steps=5).optim.rates and not recipe(later, steps=5).optim.rates
     with pytest.raises(InputError, match="trained on another task: hidden 8, not 128"):
         FinetuneTask(table=source, start=str(tmp_path / "head")).build(jax.random.key(0))
+    with pytest.raises(InputError, match="a network of another kind"):
+        FinetuneTask(table=source, start=str(tmp_path / "head"), model=CNNConfig(), hidden=8).build(jax.random.key(0))
     with pytest.raises(ValueError, match="a backbone of its own"):
         FinetuneTask(table=source, start="a", weights="b")
 

@@ -40,6 +40,7 @@ from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 from jaxprot.weights import module, registry
 
 _MEMORY = 2 << 30  # bytes of embeddings or features that are kept
+_ROWS = 1 << 14  # that a head reads at once
 _MEASURED = 256  # proteins whose features tell how the inputs of a head are spread
 NETWORKS: dict[str, type[MASSAConfig] | type[CNNConfig]] = {"massa": MASSAConfig, "cnn": CNNConfig}
 
@@ -392,6 +393,10 @@ class FinetuneTask:
         if other := [name for name, value in ours.items() if theirs[name] != value]:
             first = other[0]
             raise InputError(f"{self.start}: trained on another task: {first} {theirs[first]}, not {ours[first]}")
+        if not isinstance(net.cfg, type(self.model)):
+            raise InputError(
+                f"{self.start}: a network of another kind ({type(net.cfg).__name__.removesuffix('Config')})"
+            )
         read, reads = told.get("reads"), self._told_reads()
         if (read or {}).get("sha256") != (reads or {}).get("sha256"):
             which = "physico-chemical rows" if read is None else f"embeddings of {read['file']}"
@@ -462,7 +467,9 @@ class FinetuneTask:
             if self._stays:
                 read = self._read(part)
                 cuts = np.cumsum([len(one) if one.ndim > 1 else 1 for one in read])[:-1]
-                outputs = np.asarray(head(variables, np.concatenate([np.atleast_2d(one) for one in read])))
+                x = np.concatenate([np.atleast_2d(one) for one in read])
+                blocks = [head(variables, x[start : start + _ROWS]) for start in range(0, len(x), _ROWS)]
+                outputs = np.concatenate([np.asarray(one) for one in blocks])
                 parts = np.split(outputs, cuts) if self.data.kind == "residue_classes" else list(outputs)
                 found, labels = self._told(parts, part)
             else:

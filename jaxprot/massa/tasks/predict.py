@@ -72,7 +72,7 @@ class TaskPredictor:
         return np.stack(self._run(self._vectors, sequences))
 
     def residues(self, sequences: Sequence[str]) -> list[np.ndarray]:
-        """(L, c) features of residues, which the head of a residue task reads; sequences are cut as in training."""
+        """(L, c) features of residues, of the last layer; sequences are cut as in training."""
         found = self._run(self._residues, sequences)
         return [one[: min(len(text), self.task["longest"])] for one, text in zip(found, sequences, strict=True)]
 
