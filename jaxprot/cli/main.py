@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ai2bmd fragment": ("jaxprot.cli.ai2bmd:fragment", "how a protein is cut into units"),
     "ai2bmd simulate": ("jaxprot.cli.ai2bmd:simulate", "molecular dynamics of a protein"),
     "massa embed": ("jaxprot.cli.massa_embed:embed", "vectors of proteins from sequence, structure and GO terms"),
-    "massa finetune": ("jaxprot.cli.massa:finetune", "train on a table of labelled sequences or pairs, or a benchmark"),
+    "massa finetune": ("jaxprot.cli.massa_finetune:finetune", "train on labelled sequences or pairs, or a benchmark"),
     "massa predict": ("jaxprot.cli.massa:predict", "what a fine-tuned network says of sequences or pairs"),
     "massa interactions": ("jaxprot.cli.massa:interactions", "types of interactions of proteins from known pairs"),
     "transfer matrix": ("jaxprot.cli.transfer:matrix", "distances between tasks"),

@@ -1,4 +1,4 @@
-"""The five objectives of MASSA's pre-training: cross-entropy and the equalised focal loss.
+"""Losses of MASSA's pre-training: cross-entropy and the equalised focal loss.
 
 Logits are (..., classes), labels (...) with -100 for what does not count. B. Li et al., CVPR 2022, arXiv 2201.02593.
 """
@@ -63,7 +63,7 @@ def equalised_focal(
 def objectives(
     logits: Mapping[str, Array], labels: Labels, *, training: bool = True, axis: str | None = None
 ) -> dict[str, tuple[Array, Array]]:
-    """(sum, number) of each of the five losses.
+    """(sum, number) of the loss of each head.
 
     Args:
       logits: of the heads.

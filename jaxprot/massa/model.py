@@ -301,7 +301,9 @@ class MASSA(nnx.Module):
 
 
 class Pretraining(nnx.Module):
-    """The network with its five heads: classes of residues, GO terms, motifs, domains and regions.
+    """The network with its heads: classes of residues, GO terms, motifs, domains and regions.
+
+    Heads of local structure (`secondary`, `torsion`, `burial`), which the published network lacks, where `cfg` has any.
 
     Args:
       cfg: sizes.

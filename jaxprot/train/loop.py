@@ -88,7 +88,7 @@ def fit(
         trainer.log = stack.enter_context(
             MetricsLog(
                 trainer.run,
-                resume_step=start if resume else None,
+                resume_step=start or None,  # at 0 everything is told anew
                 tensorboard=cfg.tensorboard,
                 write=trainer.parallel.first,
             )

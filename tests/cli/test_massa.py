@@ -8,10 +8,11 @@ import pytest
 from flax import nnx
 
 from jaxprot.cli.main import main
+from jaxprot.io.outputs import sha256
 from jaxprot.massa import weights
 from jaxprot.massa.config import MASSAConfig
 from jaxprot.massa.model import Pretraining
-from jaxprot.weights import module
+from jaxprot.weights import module, portable
 
 SMALL = MASSAConfig(
     seq_dim=49, max_length=64, width=16, convolutions=1, kernel=3, vectors=2, layers=1, neighbours=4, fusion_layers=1,
@@ -107,8 +108,32 @@ def test_a_frozen_backbone_stays(small, table, tmp_path):
     later = tmp_path / "later"
     whole = ["massa", "finetune", str(table), "--start", str(out), "--steps", "5", "-o", str(later)]
     assert main(whole) == 0
+    told = json.loads((later / "run.json").read_text())["weights"]
+    assert told == {"name": "start", "file": str(out / "best.safetensors"), "sha256": sha256(out / "best.safetensors")}
     after = predict.load(later).module
     assert (np.asarray(after.backbone.sequence.input.kernel[...]) != backbone["sequence.input.kernel"]).any()
+
+
+def test_a_start_brings_its_readout_and_its_scale(tmp_path, table, small, capsys):
+    """A network that reads as published goes on so; labels that are unlike those that it learned are told."""
+    from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
+    from jaxprot.train.loop import fit
+
+    task = FinetuneTask(table=str(table), weights=str(small), readout="published", hidden=16, kind="regression")
+    fit(recipe(task, steps=2), tmp_path / "run", header={"system": "massa", **task.header()})
+    command = ["massa", "finetune", "--kind", "regression", "--start", str(tmp_path / "run"), "--steps", "2", "-o"]
+    assert main([*command, str(tmp_path / "later"), str(table)]) == 0
+    assert "learned numbers" not in capsys.readouterr().err
+    meta = portable.load(tmp_path / "later" / "best.safetensors")[1]["task"]
+    assert (meta["readout"], meta["hidden"], tuple(meta["scale"])) == ("published", 16, task.scale)
+    other = tmp_path / "other.csv"
+    rows = table.read_text().splitlines()
+    place = rows[0].split(",").index("label")
+    cells = [row.split(",") for row in rows[1:]]
+    shifted = [",".join([*c[:place], str(float(c[place]) * 100 + 7), *c[place + 1 :]]) for c in cells]
+    other.write_text("\n".join([rows[0], *shifted]) + "\n")
+    assert main([*command, str(tmp_path / "unlike"), str(other)]) == 0
+    assert "learned numbers of mean" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -238,7 +263,7 @@ def test_the_way_of_features_during_training(table, tmp_path):
 
 
 def test_what_a_user_should_know_of_a_table(tmp_path):
-    from jaxprot.cli.massa import _concerns
+    from jaxprot.cli.massa_finetune import _concerns
     from jaxprot.massa.tasks.finetune import FinetuneTask
 
     path = tmp_path / "t.csv"

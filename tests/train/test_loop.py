@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -119,6 +120,10 @@ def test_what_training_begins_with_is_kept_where_nothing_is_better(tmp_path):
     # A run that goes on knows how good its start was.
     fit(dataclasses.replace(cfg, steps=20), tmp_path / "run", resume=True)
     assert portable.load(best)[1]["step"] == 0
+    # One that had no checkpoint yet tells of its start once.
+    shutil.rmtree(tmp_path / "run" / "ckpt")
+    fit(cfg, tmp_path / "run", resume=True)
+    assert [r["step"] for r in metrics(tmp_path / "run") if "val_fit" in r] == [0, 5, 10]
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean, OptimConfig, TrainConfig
 from jaxprot.weights import module, registry
 
+_log = logging.getLogger(__name__)
 _MEMORY = 2 << 30  # bytes of embeddings or features that are kept
 _ROWS = 1 << 14  # that a head reads at once
 _MEASURED = 256  # proteins whose features tell how the inputs of a head are spread
@@ -160,13 +162,19 @@ def blueprint(header: Mapping[str, Any]) -> module.Blueprint:
 class _Kept(dict):
     """Arrays of rows that were computed before, as far as memory is granted."""
 
-    size = 0
+    size, full = 0, False
 
     def add(self, new: Mapping[int, np.ndarray]) -> None:
-        more = sum(array.nbytes for array in new.values())
-        if self.size + more <= _MEMORY:
-            self.size += more
-            self.update(new)
+        for row, array in new.items():
+            if self.size + array.nbytes <= _MEMORY:
+                self.size += array.nbytes
+                self[row] = array
+            elif not self.full:
+                self.full = True
+                _log.warning(
+                    "%d proteins are kept in %d GB of memory; the others are computed anew at every step",
+                    len(self), _MEMORY >> 30,
+                )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -539,7 +547,7 @@ def recipe(
     """
     still = (("backbone",) if frozen else ()) + task.fixed()
     return TrainConfig(
-        task=dataclasses.replace(task, frozen=frozen),
+        task=task if task.frozen == frozen else dataclasses.replace(task, frozen=frozen),  # a copy reads all anew
         optim=OptimConfig(
             lr=lr, schedule="cosine", warmup=max(1, steps // 20), final=lr / 100, ema=0.99, frozen=still,
             rates=(("backbone", 0.3),) if task.weights is not None and not frozen else (),

@@ -31,7 +31,7 @@ def assemble(
       InputError: no such file.
       CheckpointError: weights of something else.
     """
-    path = _file(path)
+    path = file(path)
     _, tensors, header = inspect.read(path)
     if "task" not in header or header.get("network") not in networks:
         made = " ".join(("`jaxprot massa finetune` makes such", hint)).strip()
@@ -44,9 +44,10 @@ def assemble(
 
 def header(path: str | os.PathLike) -> dict[str, Any]:
     """What a file, or that of a folder, tells of its weights. Errors as of `assemble`."""
-    return inspect.read(_file(path))[2]
+    return inspect.read(file(path))[2]
 
 
-def _file(path: str | os.PathLike) -> Path:
+def file(path: str | os.PathLike) -> Path:
+    """The weights of a folder, or the file itself."""
     path = Path(path)
     return path / "best.safetensors" if path.is_dir() else path
