@@ -26,6 +26,8 @@ def hydrogen_bonds(coords: np.ndarray, donor: np.ndarray | None = None) -> np.nd
     Returns:
       (L, L) bool; [i, j] tells of the CO of residue i and the NH of residue j.
     """
+    from scipy.spatial.distance import cdist
+
     coords = np.asarray(coords, np.float64)
     n, ca, c, o = np.moveaxis(coords, 1, 0)
     count = len(coords)
@@ -36,13 +38,12 @@ def hydrogen_bonds(coords: np.ndarray, donor: np.ndarray | None = None) -> np.nd
         back = c[:-1] - o[:-1]
         hydrogen[1:] = n[1:] + _NH * back / np.linalg.norm(back, axis=-1, keepdims=True)
         has = joined & np.isfinite(hydrogen).all(-1) & (True if donor is None else np.asarray(donor, bool))
-        apart = np.linalg.norm(ca[:, None] - ca[None], axis=-1)
 
         def inverse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            return 1 / np.maximum(np.linalg.norm(a[:, None] - b[None], axis=-1), 0.5)
+            return 1 / np.maximum(cdist(a, b), 0.5)
 
         energy = _CHARGES * (inverse(o, n) + inverse(c, hydrogen) - inverse(o, hydrogen) - inverse(c, n))
-        bonded = (energy < _BOND) & (apart < _NEAR) & has[None]
+        bonded = (energy < _BOND) & (cdist(ca, ca) < _NEAR) & has[None]
     place = np.arange(count)
     # A residue's own NH, and that of the next one, lie beside its CO without a bond.
     return bonded & (place[None] != place[:, None]) & (place[None] != place[:, None] + 1)

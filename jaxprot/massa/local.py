@@ -60,7 +60,9 @@ def _torsion(coords: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(coords: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
     beta = ideal_beta(coords[:, 0], coords[:, 1], coords[:, 2])
     with np.errstate(invalid="ignore"):
-        near = np.linalg.norm(beta[:, None] - beta[None], axis=-1) < NEAR
+        near = cdist(beta, beta) < NEAR
     return near.sum(1) - np.diagonal(near)

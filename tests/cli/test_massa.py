@@ -308,7 +308,7 @@ def test_proteins_that_do_not_fit_are_left_out_whole(small, tmp_path, capsys):
     # Where nothing is left there is nothing to write.
     alone.write_text(f">long\n{'A' * 65}\n")
     assert main([*arguments[:2], str(alone), *arguments[3:], "-o", str(tmp_path / "no")]) == 2
-    assert "long='window'" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert "--long crop or window" in capsys.readouterr().err and not (tmp_path / "no").exists()
     for how in ("crop", "window"):
         assert main([*arguments[:2], str(alone), *arguments[3:], "--long", how, "-o", str(tmp_path / how)]) == 0
 
