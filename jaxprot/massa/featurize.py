@@ -279,7 +279,7 @@ def check(record: Record, cfg: MASSAConfig, long: Literal["refuse", "crop", "win
     if len(record.sequence) > cfg.max_length and long == "refuse":
         raise InputError(
             f"{record.name}: {len(record.sequence)} residues, the network has positions for {cfg.max_length}; cut the "
-            "sequence into domains, or take its first residues, or all in windows (--long crop or window; long=... in Python)"
+            "sequence into domains, or read its first residues or all in windows (--long crop or window)"
         )
 
 
