@@ -81,7 +81,7 @@ def part_divergence(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from jaxprot.ot import otdd, sinkhorn
-    from jaxprot.ot.distance import Problems, Settings
+    from jaxprot.ot.pairs import Problems, Settings
     from jaxprot.ot.tasks import Task
 
     out: dict[str, Any] = {"n": args.n, "d": args.d}

@@ -1,5 +1,7 @@
 """`import jaxprot` and `jaxprot --help` load nothing heavy; generous limits, since machines differ."""
 
+import importlib
+import pathlib
 import subprocess
 import sys
 import time
@@ -48,3 +50,13 @@ def test_public_names_are_complete():
 
 def test_unknown_name_is_an_attribute_error():
     assert not hasattr(jaxprot, "no_such_name")
+
+
+def test_public_names_of_packages_hide_no_module():
+    """A name that a module of the package has too would be that module as soon as anything imports it."""
+    for package in pathlib.Path(jaxprot.__file__).parent.iterdir():
+        if not (package / "__init__.py").is_file():
+            continue
+        names = getattr(importlib.import_module(f"jaxprot.{package.name}"), "__all__", [])
+        modules = {path.stem for path in package.iterdir()}
+        assert not modules & set(names), package.name

@@ -59,7 +59,7 @@ class TransferOptions(Compute):
 
     def settings(self) -> Any:
         """Of the distances."""
-        from jaxprot.ot.distance import Settings
+        from jaxprot.ot.pairs import Settings
 
         names = {field.name for field in dataclasses.fields(Settings)} & {
             field.name for field in dataclasses.fields(self)

@@ -1,38 +1,25 @@
 """cryoSTAR: conformations of single particles from their images and a reference model."""
 
-import importlib
-from typing import Any
+from jaxprot.core.lazy import attach
 
-# public name -> module that defines it; loaded at first use
-_NAMES = {
-    "Beads": "gmm",
-    "ConformationTask": "conformation",
-    "Heterogeneity": "results",
-    "Landscape": "landscape",
-    "Predictor": "predict",
-    "SimulationConfig": "simulate",
-    "VAE": "model",
-    "VAEConfig": "config",
-    "analyse": "landscape",
-    "beads_of": "gmm",
-    "check": "checks",
-    "default": "settings",
-    "load": "predict",
-    "pairs_of": "gmm",
-    "prepare": "images",
-    "published": "settings",
-}
-
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {  # public name -> module that defines it; loaded at first use
+        "Beads": "gmm",
+        "ConformationTask": "conformation",
+        "Heterogeneity": "results",
+        "Landscape": "landscape",
+        "Predictor": "predict",
+        "SimulationConfig": "simulate",
+        "VAE": "model",
+        "VAEConfig": "config",
+        "analyse": "landscape",
+        "beads_of": "gmm",
+        "check": "checks",
+        "default": "settings",
+        "load": "predict",
+        "pairs_of": "gmm",
+        "prepare": "images",
+        "published": "settings",
+    },
+)

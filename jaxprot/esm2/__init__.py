@@ -1,27 +1,14 @@
 """ESM-2: a language model of protein sequences, run from published files."""
 
-import importlib
-from typing import Any
+from jaxprot.core.lazy import attach
 
-# public name -> module that defines it; loaded at first use
-_NAMES = {
-    "ESM2": "model",
-    "ESM2Config": "config",
-    "Predictor": "predict",
-    "encode": "tokens",
-    "load": "predict",
-}
-
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {  # public name -> module that defines it; loaded at first use
+        "ESM2": "model",
+        "ESM2Config": "config",
+        "Predictor": "predict",
+        "encode": "tokens",
+        "load": "predict",
+    },
+)

@@ -3,45 +3,32 @@
 The only place that knows ott-jax, whose import takes seconds.
 """
 
-import importlib
-from typing import Any
+from jaxprot.core.lazy import attach
 
-# public name -> module that defines it; loaded at first use
-_NAMES = {
-    "Distance": "distance",
-    "Task": "tasks",
-    "TransferMatrix": "matrix",
-    "TransferReport": "report",
-    "Trajectory": "matrix",
-    "bures_wasserstein": "bures",
-    "bures_wasserstein_samples": "bures",
-    "distance": "distance",
-    "exact_transport": "exact",
-    "hscore": "transferability",
-    "label_distances": "otdd",
-    "leep": "transferability",
-    "logme": "transferability",
-    "nce": "transferability",
-    "read_task": "tasks",
-    "sliced_wasserstein": "exact",
-    "solve": "sinkhorn",
-    "trajectory": "matrix",
-    "transfer_matrix": "matrix",
-    "transfer_report": "report",
-    "transrate": "transferability",
-    "unbalanced_transport": "unbalanced",
-}
-
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {  # public name -> module that defines it; loaded at first use
+        "Distance": "pairs",
+        "Task": "tasks",
+        "TransferMatrix": "matrix",
+        "TransferReport": "report",
+        "Trajectory": "matrix",
+        "bures_wasserstein": "bures",
+        "bures_wasserstein_samples": "bures",
+        "distance": "pairs",
+        "exact_transport": "exact",
+        "hscore": "transferability",
+        "label_distances": "otdd",
+        "leep": "transferability",
+        "logme": "transferability",
+        "nce": "transferability",
+        "read_task": "tasks",
+        "sliced_wasserstein": "exact",
+        "solve": "sinkhorn",
+        "trajectory": "matrix",
+        "transfer_matrix": "matrix",
+        "transfer_report": "report",
+        "transrate": "transferability",
+        "unbalanced_transport": "unbalanced",
+    },
+)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxprot.core.errors import InputError
-from jaxprot.ot.distance import Distance, Problems, Settings, change
+from jaxprot.ot.pairs import Distance, Problems, Settings, change
 from jaxprot.ot.tasks import Task
 
 _log = logging.getLogger(__name__)

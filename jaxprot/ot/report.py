@@ -15,8 +15,8 @@ import numpy as np
 from jaxprot.core import metrics
 from jaxprot.core.errors import InputError
 from jaxprot.ot import transferability
-from jaxprot.ot.distance import Settings
 from jaxprot.ot.matrix import TransferMatrix, transfer_matrix
+from jaxprot.ot.pairs import Settings
 from jaxprot.ot.tasks import Task
 
 SCORES = ("logme", "leep", "nce", "hscore", "transrate")

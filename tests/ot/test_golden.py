@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxprot.ot import bures, exact, otdd, sinkhorn, transferability
-from jaxprot.ot.distance import distance
+from jaxprot.ot.pairs import distance
 from jaxprot.ot.tasks import Task
 
 pytestmark = pytest.mark.golden

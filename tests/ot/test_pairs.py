@@ -7,7 +7,7 @@ from jaxprot.core.errors import InputError
 from jaxprot.ot import matrix as matrices
 from jaxprot.ot import report as reports
 from jaxprot.ot import transferability
-from jaxprot.ot.distance import Settings, distance
+from jaxprot.ot.pairs import Settings, distance
 from jaxprot.ot.tasks import Task, joint
 
 
