@@ -9,14 +9,17 @@ from the shipped features and once from those of each source. The gain of a pair
 
 Writes gains.csv (every ordered pair), features/*.npz (which `jaxprot transfer` reads), report.json and report.csv of
 the default distance (correlations of distance, LogME, LEEP, NCE, H-score and TransRate with the gains; intervals from
-resampled targets, p by relabeled tasks), variants.csv, matrix.png and map.png. Variants of the distance (labels, bins,
-eps, preprocessing) are ranked on the pairs of one half of the targets, and the best is confirmed on the other half;
-for comparison the scores are given on both halves as well. What is there already is not made again.
+resampled targets, p by relabeled tasks), variants.csv, matrix.png and map.png. Variants of the distance (layer of the
+shipped network, labels, bins, eps, preprocessing) are ranked on the pairs of one half of the targets, and the best is
+confirmed on the other half; for comparison the scores are given on both halves as well, and so is the mean correlation
+over the sources of each target alone, which is what tells the best source for it. What is there already is not made
+again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -32,6 +35,8 @@ sys.path.insert(0, str(ROOT))
 TASKS = ("stability", "fluorescence", "remote_homology", "secondary_structure", "enzyme_class", "gb1")
 CLASSES = 20  # of a task, at most
 BASE = "shipped"
+LAYERS = ("last", "sequence", "both")
+"""Features of the shipped network whose distances are compared; the last layer's are as of `features`."""
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -54,18 +59,37 @@ def chosen(table: Any, count: int, tested: int, seed: int) -> tuple[np.ndarray, 
 
 def features(predictor: Any, table: Any, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Vectors and labels of proteins; of residue tasks those of one residue of each protein, drawn by the seed."""
-    from jaxprot.massa.tasks.tables import IGNORE
-
     sequences = [table.sequences[row] for row in rows]
     if table.kind != "residue_classes":
         return predictor.vectors(sequences), np.asarray(table.labels)[rows]
-    rng, vectors, labels = np.random.default_rng(seed), [], []
-    for row, found in zip(rows, predictor.residues(sequences), strict=True):
-        known = np.flatnonzero(table.labels[row][: len(found)] != IGNORE)
-        place = rng.choice(known)
-        vectors.append(found[place])
-        labels.append(table.labels[row][place])
-    return np.stack(vectors), np.array(labels)
+    found = predictor.residues(sequences)
+    places = drawn(table, rows, found, seed)
+    labels = np.array([table.labels[row][place] for row, place in zip(rows, places, strict=True)])
+    return np.stack([one[place] for one, place in zip(found, places, strict=True)]), labels
+
+
+def drawn(table: Any, rows: np.ndarray, found: list[np.ndarray], seed: int) -> list[int]:
+    """A residue of each protein that has a label, among those that features were found of."""
+    from jaxprot.massa.tasks.tables import IGNORE
+
+    rng = np.random.default_rng(seed)
+    labels = [table.labels[row][: len(one)] for row, one in zip(rows, found, strict=True)]
+    return [int(rng.choice(np.flatnonzero(one != IGNORE))) for one in labels]
+
+
+def layers(name: str, table: Any, rows: np.ndarray, args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Other features of the same samples by the shipped network.
+
+    `sequence` is its sequence encoder, `both` that beside the last layer; of proteins they are means over residues.
+    """
+    predictor = network(None, args, name)
+    found = predictor.read([table.sequences[row] for row in rows])
+    width = predictor.module.cfg.width
+    if table.kind == "residue_classes":
+        both = np.stack([one[place] for one, place in zip(found, drawn(table, rows, found, args.seed), strict=True)])
+    else:  # mean and maximum of either
+        both = np.stack(found).reshape(len(found), 2, 2, width)[:, :, 0].reshape(len(found), 2 * width)
+    return {"sequence": both[:, width:], "both": both}
 
 
 def read_off(kind: str, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
@@ -95,15 +119,15 @@ def read_off(kind: str, train: tuple[np.ndarray, np.ndarray], test: tuple[np.nda
     return figure(fitted(rows, best), u, v)
 
 
-def network(source: str | None, args: argparse.Namespace) -> Any:
-    """The shipped network, or one that was fine-tuned on a source."""
+def network(source: str | None, args: argparse.Namespace, table: str | None = None) -> Any:
+    """The shipped network with a head for a table that is not trained, or one that was fine-tuned on a source."""
     import jax
 
     from jaxprot.massa.tasks import predict
     from jaxprot.massa.tasks.finetune import FinetuneTask, recipe
     from jaxprot.train.loop import fit
 
-    task = FinetuneTask(table=source or args.tasks[0], folder=str(args.folder), weights=args.weights)
+    task = FinetuneTask(table=source or table or args.tasks[0], folder=str(args.folder), weights=args.weights)
     if source is None:
         return predict.TaskPredictor(task.build(jax.random.key(0)), task.header()["task"])
     run = args.output / "runs" / source
@@ -114,8 +138,10 @@ def network(source: str | None, args: argparse.Namespace) -> Any:
     return predict.load(outcome.best or run)
 
 
-def gather(args: argparse.Namespace) -> tuple[list[Any], dict[tuple[str, str], float], dict[str, dict[str, float]]]:
-    """Tasks with features of all networks, gains of all pairs, and the metrics behind them."""
+def gather(
+    args: argparse.Namespace,
+) -> tuple[list[Any], dict[tuple[str, str], float], dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
+    """Tasks with features of all networks, gains of all pairs, the metrics behind them; features of other layers."""
     from jaxprot.io.outputs import atomic_path
     from jaxprot.massa.tasks.tables import read_task
     from jaxprot.ot.tasks import Task
@@ -149,21 +175,34 @@ def gather(args: argparse.Namespace) -> tuple[list[Any], dict[tuple[str, str], f
         tasks.append(Task(name, held[name][BASE], held[name]["labels"], kind, of))
         with atomic_path(folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, features=held[name][BASE], labels=held[name]["labels"])
+    path = folder / "layers.npz"
+    if not path.is_file():
+        found = {name: layers(name, table, rows[name][0], args) for name, table in tables.items()}
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **{f"{name}.{layer}": x for name, of in found.items() for layer, x in of.items()})
+    with np.load(path) as stored:
+        others = {layer: [stored[f"{name}.{layer}"] for name in args.tasks] for layer in LAYERS[1:]}
     gains = {(s, t): metrics[t][s] - metrics[t][BASE] for s, t in itertools.permutations(args.tasks, 2)}
-    return tasks, gains, metrics
+    return tasks, gains, metrics, others
 
 
 def variants() -> list[dict[str, Any]]:
     """Settings of the distance that are compared."""
     out = []
-    for method, prepared, eps in itertools.product(("otdd", "features"), ("none", "zscore", "pca"), (0.02, 0.05, 0.2)):
+    choices = LAYERS, ("otdd", "features"), ("none", "zscore", "pca"), (0.02, 0.05, 0.2)
+    for layer, method, prepared, eps in itertools.product(*choices):
         for bins in (5, 10) if method == "otdd" else (10,):
-            out.append({"method": method, "preprocess": prepared, "relative_eps": eps, "bins": bins})
+            out.append({"layer": layer, "method": method, "preprocess": prepared, "relative_eps": eps, "bins": bins})
     return out
 
 
-def compare(tasks: list[Any], gains: dict[tuple[str, str], float], seed: int) -> dict[str, list[Any]]:
-    """Rank correlations of every variant and score with the gains, on the pairs of two halves of the targets."""
+def compare(
+    tasks: list[Any], gains: dict[tuple[str, str], float], others: dict[str, list[np.ndarray]], seed: int
+) -> dict[str, list[Any]]:
+    """Rank correlations of every variant and score with the gains, on the pairs of two halves of the targets.
+
+    `all` are those of all pairs, `within` means over targets of those of the sources of each.
+    """
     from jaxprot.core.metrics import spearman
     from jaxprot.ot.report import SCORES, transfer_report
 
@@ -174,15 +213,24 @@ def compare(tasks: list[Any], gains: dict[tuple[str, str], float], seed: int) ->
     def add(name: str, settings: dict[str, Any], found: dict[tuple[str, str], float], sign: int) -> None:
         row: dict[str, Any] = {"predictor": name, **{k: settings.get(k, "") for k in variants()[0]}}
         names = {task.name for task in tasks}
-        for label, targets in (("chosen", first), ("confirmed", names - first), ("all", names)):
+
+        def agreement(targets: set[str]) -> float:
             pairs = [pair for pair in gains if pair[1] in targets and np.isfinite(found[pair])]
             value = spearman(np.array([found[p] for p in pairs]), np.array([gains[p] for p in pairs]))
-            row[f"{label}_spearman"] = sign * float(value)
+            return sign * float(value)
+
+        for label, targets in (("chosen", first), ("confirmed", names - first), ("all", names)):
+            row[f"{label}_spearman"] = agreement(targets)
+        row["within_spearman"] = float(np.mean([agreement({name}) for name in sorted(names)]))
         for key, value in row.items():
             columns.setdefault(key, []).append(value)
 
     for number, settings in enumerate(variants()):
-        report = transfer_report(tasks, gains, resamples=0, **settings)
+        shown = tasks
+        if settings["layer"] in others:
+            shown = [dataclasses.replace(t, features=x) for t, x in zip(tasks, others[settings["layer"]], strict=True)]
+        options = {name: value for name, value in settings.items() if name != "layer"}
+        report = transfer_report(shown, gains, resamples=0, **options)
         pairs = list(zip(report.source, report.target, strict=True))
         add("distance", settings, dict(zip(pairs, report.values["distance"], strict=True)), -1)
         if number == 0:
@@ -222,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         names = ("tasks", "weights", "steps", "samples", "tested", "seed")
         keep_settings(args.output, {name: getattr(args, name) for name in names})
-        tasks, gains, metrics = gather(args)
+        tasks, gains, metrics, others = gather(args)
         pairs = list(gains)
         write_table({
             "source": [s for s, _ in pairs], "target": [t for _, t in pairs],
@@ -232,7 +280,7 @@ def main(argv: list[str] | None = None) -> int:
         report = transfer_report(tasks, gains, floors=True)
         report.write(args.output)
         report.matrix.write(args.output)
-        columns = compare(tasks, gains, args.seed)
+        columns = compare(tasks, gains, others, args.seed)
         write_table(columns, args.output / "variants.csv")
     except JaxprotError as error:
         parser.error(str(error))
@@ -241,9 +289,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"| {one.name} | {one.spearman:.2f} | {one.low:.2f} to {one.high:.2f} | {one.p:.3f} |")
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     best = max((row for row in rows if row["predictor"] == "distance"), key=lambda row: row["chosen_spearman"])
-    print("\n| predictor (larger is better) | on the half that chose | on the other half | all |\n|---|---|---|---|")
+    heads = ("predictor (larger is better)", "on the half that chose", "on the other half", "all", "within a target")
+    print("\n| " + " | ".join(heads) + " |" + "\n" + "|---" * len(heads) + "|")
     for row in (best, *(row for row in rows if row["predictor"] != "distance")):
-        figures = " | ".join(f"{row[f'{part}_spearman']:.2f}" for part in ("chosen", "confirmed", "all"))
+        figures = " | ".join(f"{row[f'{part}_spearman']:.2f}" for part in ("chosen", "confirmed", "all", "within"))
         print(f"| {row['predictor']} | {figures} |")
     print(f"\nbest variant of the distance: {json.dumps({k: best[k] for k in variants()[0]})}")
     return 0

@@ -52,6 +52,7 @@ class TaskPredictor:
         residues = lambda leaves, seq, mask: nnx.merge(graphdef, leaves).features(seq, mask)  # noqa: E731
         self._leaves, self._apply, self._vectors = leaves, jax.jit(apply), jax.jit(vectors)
         self._residues = jax.jit(residues)
+        self._read = jax.jit(lambda leaves, seq, mask: nnx.merge(graphdef, leaves).read(seq, mask))
 
     def predict(self, sequences: Sequence[str]) -> list[Any]:
         """Of each sequence a number, a class, or (L,) classes of residues; sequences are cut as in training.
@@ -74,6 +75,13 @@ class TaskPredictor:
     def residues(self, sequences: Sequence[str]) -> list[np.ndarray]:
         """(L, c) features of residues, of the last layer; sequences are cut as in training."""
         found = self._run(self._residues, sequences)
+        return [one[: min(len(text), self.task["longest"])] for one, text in zip(found, sequences, strict=True)]
+
+    def read(self, sequences: Sequence[str]) -> list[np.ndarray]:
+        """What the head reads of each sequence, see `TaskNetwork.read`: (c,), or (L, c) for classes of residues."""
+        found = self._run(self._read, sequences)
+        if self.kind != "residue_classes":
+            return found
         return [one[: min(len(text), self.task["longest"])] for one, text in zip(found, sequences, strict=True)]
 
     def _run(self, function: Any, sequences: Sequence[str]) -> list[np.ndarray]:
