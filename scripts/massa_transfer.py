@@ -5,7 +5,8 @@
 For each source the shipped representation is fine-tuned for `--steps`; each target is then read off by a linear model
 (ridge or logistic regression, its penalty chosen on a third of the training samples) on `--samples` proteins, once
 from the shipped features and once from those of each source. The gain of a pair is the difference of the metric on
-`--tested` other proteins. Of tasks with many classes the 20 largest are taken; of residue tasks single residues.
+`--tested` other proteins, with its standard error; and since such a difference is small, also in five folds of all
+these proteins. Of tasks with many classes the 20 largest are taken; of residue tasks single residues.
 
 Writes gains.csv (every ordered pair), features/*.npz (which `jaxprot transfer` reads), report.json and report.csv of
 the default distance (correlations of distance, LogME, LEEP, NCE, H-score and TransRate with the gains; intervals from
@@ -25,7 +26,8 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,10 @@ BASE = "shipped"
 LAYERS = ("last", "sequence", "both")
 """Features of the shipped network whose distances are compared; the last layer's are as of `features`."""
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PARTS = {"test": "the test part", "folds": "all samples, in five folds"}
+FOLDS, RESAMPLES = 5, 200
+Samples = tuple[np.ndarray, np.ndarray]
+"""Features and labels."""
 
 
 def chosen(table: Any, count: int, tested: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,31 +98,66 @@ def layers(name: str, table: Any, rows: np.ndarray, args: argparse.Namespace) ->
     return {"sequence": both[:, width:], "both": both}
 
 
-def read_off(kind: str, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
-    """Metric on the test samples of the linear model that does best on a third of the training samples."""
+def told(kind: str, train: Samples, test: np.ndarray) -> np.ndarray:
+    """What the linear model that does best on a third of the training samples says of others."""
     from jaxprot.massa.tasks.baselines import logistic, ridge
     from jaxprot.massa.tasks.metrics import score
 
-    (x, y), (u, v) = train, test
+    x, y = train
     centre, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
-    x, u = (x - centre) / spread, (u - centre) / spread
-    if kind != "regression":
-        names, y = np.unique(y, return_inverse=True)
-        v = np.array([np.flatnonzero(names == one)[0] if one in names else -1 for one in v])
+    x, test = (x - centre) / spread, (test - centre) / spread
+    names, classes = np.unique(y, return_inverse=True)
 
-    def fitted(rows: np.ndarray, penalty: float) -> np.ndarray:
+    def fitted(rows: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
         if kind == "regression":
-            return ridge(x[rows], y[rows], penalty)
-        return logistic(x[rows], y[rows], len(names), penalty)
-
-    def figure(model: np.ndarray, inputs: np.ndarray, labels: np.ndarray) -> float:
-        found = inputs @ model[:-1] + model[-1]
-        return score(kind, found[:, 0] if kind == "regression" else found.argmax(-1), labels)
+            model = ridge(x[rows], y[rows], penalty)
+            return lambda inputs: (inputs @ model[:-1] + model[-1])[:, 0]
+        model = logistic(x[rows], classes[rows], len(names), penalty)
+        return lambda inputs: names[(inputs @ model[:-1] + model[-1]).argmax(-1)]
 
     rows = np.arange(len(x))
     inner, outer = rows[rows % 3 > 0], rows[rows % 3 == 0]
-    best = max(PENALTIES, key=lambda p: figure(fitted(inner, p), x[outer], y[outer]))
-    return figure(fitted(rows, best), u, v)
+    best = max(PENALTIES, key=lambda penalty: score(kind, fitted(inner, penalty)(x[outer]), y[outer]))
+    return fitted(rows, best)(test)
+
+
+def told_in_folds(kind: str, samples: Samples, seed: int) -> np.ndarray:
+    """What models of four fifths of the samples say of the other fifth."""
+    x, y = samples
+    fold = np.random.default_rng(seed).permutation(len(x)) % FOLDS
+    out = np.zeros_like(y)
+    for number in range(FOLDS):
+        out[fold == number] = told(kind, (x[fold != number], y[fold != number]), x[fold == number])
+    return out
+
+
+class Measured(NamedTuple):
+    """What networks tell of a target: predictions by network, and the labels."""
+
+    kind: str
+    labels: np.ndarray
+    found: dict[str, np.ndarray]
+
+    def figure(self, source: str) -> float:
+        """The metric after a source."""
+        from jaxprot.massa.tasks.metrics import score
+
+        return score(self.kind, self.found[source], self.labels)
+
+    def gain(self, source: str) -> float:
+        """By a source."""
+        return self.figure(source) - self.figure(BASE)
+
+    def error(self, source: str, seed: int) -> float:
+        """Standard error of the gain, by resampling the proteins."""
+        from jaxprot.massa.tasks.metrics import score
+
+        rng, drawn, n = np.random.default_rng(seed), [], len(self.labels)
+        for _ in range(RESAMPLES):
+            rows = rng.integers(0, n, n)
+            after, before = (score(self.kind, self.found[name][rows], self.labels[rows]) for name in (source, BASE))
+            drawn.append(after - before)
+        return float(np.std(drawn))
 
 
 def network(source: str | None, args: argparse.Namespace, table: str | None = None) -> Any:
@@ -138,10 +179,21 @@ def network(source: str | None, args: argparse.Namespace, table: str | None = No
     return predict.load(outcome.best or run)
 
 
-def gather(
-    args: argparse.Namespace,
-) -> tuple[list[Any], dict[tuple[str, str], float], dict[str, dict[str, float]], dict[str, list[np.ndarray]]]:
-    """Tasks with features of all networks, gains of all pairs, the metrics behind them; features of other layers."""
+class Gathered(NamedTuple):
+    """Tasks with features of all networks, what these tell of each target by part, and features of other layers."""
+
+    tasks: list[Any]
+    measured: dict[str, dict[str, Measured]]
+    others: dict[str, list[np.ndarray]]
+
+    def gains(self, part: str) -> dict[tuple[str, str], float]:
+        """Of every ordered pair."""
+        names = [task.name for task in self.tasks]
+        return {(s, t): self.measured[part][t].gain(s) for s, t in itertools.permutations(names, 2)}
+
+
+def gather(args: argparse.Namespace) -> Gathered:
+    """Fine-tunes on every source and reads off every target."""
     from jaxprot.io.outputs import atomic_path
     from jaxprot.massa.tasks.tables import read_task
     from jaxprot.ot.tasks import Task
@@ -150,7 +202,7 @@ def gather(
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: read_task(name, args.folder) for name in args.tasks}
     rows = {name: chosen(table, args.samples, args.tested, args.seed) for name, table in tables.items()}
-    metrics: dict[str, dict[str, float]] = {name: {} for name in args.tasks}
+    measured: dict[str, dict[str, Measured]] = {part: {} for part in PARTS}
     held: dict[str, dict[str, np.ndarray]] = {name: {} for name in args.tasks}
     for source in (None, *args.tasks):
         name, path = source or BASE, folder / f"from_{source or BASE}.npz"
@@ -164,10 +216,16 @@ def gather(
                 np.savez(file, **arrays)
         with np.load(path) as stored:
             for target, table in tables.items():
-                pairs = [tuple(stored[f"{target}.{p}.{k}"] for k in ("features", "labels")) for p in ("train", "test")]
-                metrics[target][name] = read_off(table.kind, *pairs)
-                held[target][name], held[target]["labels"] = pairs[0]
-        print(f"{name}: " + ", ".join(f"{t} {metrics[t][name]:.3f}" for t in args.tasks), file=sys.stderr, flush=True)
+                (x, y), (u, v) = (
+                    [stored[f"{target}.{part}.{of}"] for of in ("features", "labels")] for part in ("train", "test")
+                )
+                whole = np.concatenate([x, u]), np.concatenate([y, v])
+                found = told(table.kind, (x, y), u), told_in_folds(table.kind, whole, args.seed)
+                for part, one, labels in zip(PARTS, found, (v, whole[1]), strict=True):
+                    measured[part].setdefault(target, Measured(table.kind, labels, {})).found[name] = one
+                held[target][name], held[target]["labels"] = x, y
+        shown = (f"{t} {' '.join(f'{measured[part][t].figure(name):.3f}' for part in PARTS)}" for t in args.tasks)
+        print(f"{name}: {', '.join(shown)}", file=sys.stderr, flush=True)
     tasks = []
     for name, table in tables.items():
         of = {source: held[name][source] for source in args.tasks if source != name}
@@ -182,8 +240,7 @@ def gather(
             np.savez(file, **{f"{name}.{layer}": x for name, of in found.items() for layer, x in of.items()})
     with np.load(path) as stored:
         others = {layer: [stored[f"{name}.{layer}"] for name in args.tasks] for layer in LAYERS[1:]}
-    gains = {(s, t): metrics[t][s] - metrics[t][BASE] for s, t in itertools.permutations(args.tasks, 2)}
-    return tasks, gains, metrics, others
+    return Gathered(tasks, measured, others)
 
 
 def variants() -> list[dict[str, Any]]:
@@ -196,9 +253,7 @@ def variants() -> list[dict[str, Any]]:
     return out
 
 
-def compare(
-    tasks: list[Any], gains: dict[tuple[str, str], float], others: dict[str, list[np.ndarray]], seed: int
-) -> dict[str, list[Any]]:
+def compare(gathered: Gathered, seed: int) -> dict[str, list[Any]]:
     """Rank correlations of every variant and score with the gains, on the pairs of two halves of the targets.
 
     `all` are those of all pairs, `within` means over targets of those of the sources of each.
@@ -206,37 +261,53 @@ def compare(
     from jaxprot.core.metrics import spearman
     from jaxprot.ot.report import SCORES, transfer_report
 
+    tasks = gathered.tasks
+    names = {task.name for task in tasks}
     order = np.random.default_rng(seed).permutation([task.name for task in tasks])
     first = set(order[: len(order) // 2])
+    gains = {part: gathered.gains(part) for part in PARTS}
     columns: dict[str, list[Any]] = {}
 
     def add(name: str, settings: dict[str, Any], found: dict[tuple[str, str], float], sign: int) -> None:
-        row: dict[str, Any] = {"predictor": name, **{k: settings.get(k, "") for k in variants()[0]}}
-        names = {task.name for task in tasks}
-
-        def agreement(targets: set[str]) -> float:
-            pairs = [pair for pair in gains if pair[1] in targets and np.isfinite(found[pair])]
-            value = spearman(np.array([found[p] for p in pairs]), np.array([gains[p] for p in pairs]))
+        def agreement(part: str, targets: set[str]) -> float:
+            pairs = [pair for pair in gains[part] if pair[1] in targets and np.isfinite(found[pair])]
+            value = spearman(np.array([found[p] for p in pairs]), np.array([gains[part][p] for p in pairs]))
             return sign * float(value)
 
-        for label, targets in (("chosen", first), ("confirmed", names - first), ("all", names)):
-            row[f"{label}_spearman"] = agreement(targets)
-        row["within_spearman"] = float(np.mean([agreement({name}) for name in sorted(names)]))
-        for key, value in row.items():
-            columns.setdefault(key, []).append(value)
+        for part in PARTS:
+            row: dict[str, Any] = {"gains": part, "predictor": name, **{k: settings.get(k, "") for k in variants()[0]}}
+            for label, targets in (("chosen", first), ("confirmed", names - first), ("all", names)):
+                row[f"{label}_spearman"] = agreement(part, targets)
+            row["within_spearman"] = float(np.mean([agreement(part, {name}) for name in sorted(names)]))
+            for key, value in row.items():
+                columns.setdefault(key, []).append(value)
 
     for number, settings in enumerate(variants()):
         shown = tasks
-        if settings["layer"] in others:
-            shown = [dataclasses.replace(t, features=x) for t, x in zip(tasks, others[settings["layer"]], strict=True)]
+        if settings["layer"] in gathered.others:
+            of = gathered.others[settings["layer"]]
+            shown = [dataclasses.replace(task, features=x) for task, x in zip(tasks, of, strict=True)]
         options = {name: value for name, value in settings.items() if name != "layer"}
-        report = transfer_report(shown, gains, resamples=0, **options)
+        report = transfer_report(shown, resamples=0, **options)
         pairs = list(zip(report.source, report.target, strict=True))
         add("distance", settings, dict(zip(pairs, report.values["distance"], strict=True)), -1)
         if number == 0:
             for name in SCORES:
                 add(name, {}, dict(zip(pairs, report.values[name], strict=True)), 1)
     return columns
+
+
+def shown(columns: dict[str, list[Any]], part: str) -> str:
+    """Markdown of the best variant of the distance beside the scores."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [row for row in rows if row["gains"] == part]
+    best = max((row for row in rows if row["predictor"] == "distance"), key=lambda row: row["chosen_spearman"])
+    heads = ("predictor (larger is better)", "on the half that chose", "on the other half", "all", "within a target")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in (best, *(row for row in rows if row["predictor"] != "distance")):
+        figures = " | ".join(f"{row[f'{half}_spearman']:.2f}" for half in ("chosen", "confirmed", "all", "within"))
+        lines.append(f"| {row['predictor']} | {figures} |")
+    return "\n".join([*lines, "", f"best variant of the distance: {json.dumps({k: best[k] for k in variants()[0]})}"])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -270,31 +341,30 @@ def main(argv: list[str] | None = None) -> int:
     try:
         names = ("tasks", "weights", "steps", "samples", "tested", "seed")
         keep_settings(args.output, {name: getattr(args, name) for name in names})
-        tasks, gains, metrics, others = gather(args)
-        pairs = list(gains)
-        write_table({
-            "source": [s for s, _ in pairs], "target": [t for _, t in pairs],
-            "shipped": [metrics[t][BASE] for _, t in pairs], "after_source": [metrics[t][s] for s, t in pairs],
-            "gain": [gains[pair] for pair in pairs],
-        }, args.output / "gains.csv")  # fmt: skip
-        report = transfer_report(tasks, gains, floors=True)
+        gathered = gather(args)
+        pairs = list(gathered.gains("test"))
+        columns: dict[str, list[Any]] = {"source": [s for s, _ in pairs], "target": [t for _, t in pairs]}
+        for part, suffix in zip(PARTS, ("", "_folds"), strict=True):
+            of = gathered.measured[part]
+            columns[f"shipped{suffix}"] = [of[t].figure(BASE) for _, t in pairs]
+            columns[f"after_source{suffix}"] = [of[t].figure(s) for s, t in pairs]
+            columns[f"gain{suffix}"] = [of[t].gain(s) for s, t in pairs]
+            columns[f"error{suffix}"] = [of[t].error(s, args.seed) for s, t in pairs]
+        write_table(columns, args.output / "gains.csv")
+        report = transfer_report(gathered.tasks, gathered.gains("test"), floors=True)
         report.write(args.output)
         report.matrix.write(args.output)
-        columns = compare(tasks, gains, others, args.seed)
-        write_table(columns, args.output / "variants.csv")
+        compared = compare(gathered, args.seed)
+        write_table(compared, args.output / "variants.csv")
     except JaxprotError as error:
         parser.error(str(error))
     print("| predictor | Spearman with gain | 95 % interval | p |\n|---|---|---|---|")
     for one in report.correlations:
         print(f"| {one.name} | {one.spearman:.2f} | {one.low:.2f} to {one.high:.2f} | {one.p:.3f} |")
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    best = max((row for row in rows if row["predictor"] == "distance"), key=lambda row: row["chosen_spearman"])
-    heads = ("predictor (larger is better)", "on the half that chose", "on the other half", "all", "within a target")
-    print("\n| " + " | ".join(heads) + " |" + "\n" + "|---" * len(heads) + "|")
-    for row in (best, *(row for row in rows if row["predictor"] != "distance")):
-        figures = " | ".join(f"{row[f'{part}_spearman']:.2f}" for part in ("chosen", "confirmed", "all", "within"))
-        print(f"| {row['predictor']} | {figures} |")
-    print(f"\nbest variant of the distance: {json.dumps({k: best[k] for k in variants()[0]})}")
+    for part, suffix in zip(PARTS, ("", "_folds"), strict=True):
+        clear = sum(abs(g) > 2 * e for g, e in zip(columns[f"gain{suffix}"], columns[f"error{suffix}"], strict=True))
+        print(f"\nGains on {PARTS[part]}; {clear} of {len(pairs)} are more than two standard errors:\n")
+        print(shown(compared, part))
     return 0
 
 

@@ -57,7 +57,13 @@ def test_transfer_refuses_too_few_tasks(root, tmp_path, capsys):
 
 
 def test_what_is_read_off_is_what_features_tell(root):
-    read_off, rng = load(root, "massa_transfer")["read_off"], np.random.default_rng(0)
+    from jaxprot.massa.tasks.metrics import score
+
+    script, rng = load(root, "massa_transfer"), np.random.default_rng(0)
+
+    def read_off(kind, train, test):
+        return score(kind, script["told"](kind, train, test[0]), test[1])
+
     x, u = rng.normal(size=(300, 6)), rng.normal(size=(200, 6))
     weights = rng.normal(size=6)
     told = read_off("regression", (x, x @ weights), (u, u @ weights))
@@ -66,6 +72,13 @@ def test_what_is_read_off_is_what_features_tell(root):
     assert read_off("classes", (x, labels[0]), (u, labels[1])) > 0.9
     labels[1][:] = 77  # a class that was never seen cannot be told
     assert read_off("classes", (x, labels[0]), (u, labels[1])) == 0
+    noise = x @ weights + rng.normal(size=300)  # in folds, none is told by a model that has seen it
+    for y, least, most in ((x @ weights, 0.99, 1), (noise, 0.6, 0.98), (rng.normal(size=300), -0.3, 0.3)):
+        assert least < score("regression", script["told_in_folds"]("regression", (x, y), 0), y) <= most
+    found = {"shipped": noise, "good": x @ weights, "same": noise.copy()}
+    measured = script["Measured"]("regression", x @ weights, found)
+    assert measured.gain("good") > 2 * measured.error("good", 0) > 0 and measured.gain("same") == 0
+    assert measured.error("same", 0) == 0
 
 
 def test_rows_of_many_classes_and_of_new_ones(root):
@@ -114,7 +127,8 @@ def test_transfer_from_end_to_end(root, tmp_path, capsys):
     assert script["main"]([*arguments, "--output", str(out)]) == 0
     assert {"gains.csv", "report.json", "variants.csv", "matrix.png", "map.png"} <= {p.name for p in out.iterdir()}
     assert len((out / "gains.csv").read_text().splitlines()) == 7
-    assert "best variant of the distance" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.count("best variant of the distance") == 2 and "of 6 are more than two standard errors" in shown
 
 
 def test_chains_that_resemble_tested_proteins_are_told(root, tmp_path, capsys):
