@@ -301,7 +301,8 @@ def shown(columns: dict[str, list[Any]], part: str) -> str:
     """Markdown of the best variant of the distance beside the scores."""
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = [row for row in rows if row["gains"] == part]
-    best = max((row for row in rows if row["predictor"] == "distance"), key=lambda row: row["chosen_spearman"])
+    distances = [row for row in rows if row["predictor"] == "distance"]
+    best = max(distances, key=lambda row: np.nan_to_num(row["chosen_spearman"], nan=-1))
     heads = ("predictor (larger is better)", "on the half that chose", "on the other half", "all", "within a target")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in (best, *(row for row in rows if row["predictor"] != "distance")):
@@ -324,7 +325,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.folder is None or not pathlib.Path(args.folder).is_dir():
         parser.error("name the folder with the tables of the tasks: --folder, or JAXPROT_TASKS")
-    if len(set(args.tasks)) < 3:
+    args.tasks = list(dict.fromkeys(args.tasks))
+    if len(args.tasks) < 3:
         parser.error("--tasks: at least three different ones")
 
     import jax

@@ -43,6 +43,8 @@ def predict(options: PredictOptions) -> int:
 
     if not options.inputs:
         raise InputError("no input; give files or a folder (--help shows how)")
+    if not options.weights.exists():
+        raise InputError(f"{options.weights}: no such file or folder; name a run of massa finetune by --weights")
     run = RunDirectory(options.output, options.overwrite)
     file = options.weights / "best.safetensors" if options.weights.is_dir() else options.weights
     if inspect.read(file)[2].get("network") == NETWORK:

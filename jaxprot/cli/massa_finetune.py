@@ -12,7 +12,7 @@ import tyro
 
 from jaxprot.cli.massa import cut_short, named, outputs
 from jaxprot.cli.options import Compute, keep_memory, record
-from jaxprot.core.errors import InputError
+from jaxprot.core.errors import InputError, OutputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,8 @@ class FinetuneOptions(Compute):
     """Go on with the run in the output folder."""
 
 
-_SETTINGS = ("task", "kind", "fold", "weights", "embedder", "start", "network", "frozen", "lr", "share", "seed")
+_SETTINGS = ("task", "kind", "fold", "weights", "embedder", "start", "network", "frozen", "lr", "share", "seed",
+             "trajectory")  # fmt: skip
 
 
 def finetune(options: FinetuneOptions) -> int:
@@ -81,11 +82,18 @@ def finetune(options: FinetuneOptions) -> int:
     print(_described(task.data), file=sys.stderr)
     for line in _concerns(task):
         print(f"jaxprot: warning: {line}", file=sys.stderr)
+    begun = _begun_with(options)
     if not options.resume:
+        if not options.overwrite and any((options.output / name).is_dir() for name in ("ckpt", "head")):
+            raise OutputError(
+                f"{options.output}: holds a run; go on with it (--resume), give another folder (-o), or replace it "
+                "(--overwrite)"
+            )
         RunDirectory(options.output, options.overwrite)
         _clear(options.output)
-    keep_settings(options.output, {name: getattr(options, name) for name in _SETTINGS}, anew=not options.resume)
-    begun = _begun_with(options)
+    settings = {name: getattr(options, name) for name in _SETTINGS}
+    settings["weights_sha256"] = begun and begun["sha256"]
+    keep_settings(options.output, settings, anew=not options.resume)
     keep_memory()
     begin = time.perf_counter()
     task, followed, outcome = _trained(options, task, paired)
@@ -134,13 +142,6 @@ def _checked(options: FinetuneOptions) -> bool:
             raise InputError("--start: for MASSA on tasks of single proteins; leave the option out")
         if options.weights != FinetuneOptions.weights:
             raise InputError("--start: brings a backbone of its own; leave --weights out")
-    for name, given in (("--start", options.start), ("--weights", options.weights)):
-        if (
-            given is not None
-            and Path(given).exists()
-            and options.output.resolve() in (Path(given).resolve(), *Path(given).resolve().parents)
-        ):
-            raise InputError(f"{name} {given}: lies in the output folder; give another one with -o")
     return paired
 
 
@@ -178,11 +179,13 @@ def _begun_with(options: FinetuneOptions) -> dict[str, Any] | None:
     from jaxprot.weights import registry
 
     if options.start is not None:
-        name, file = "start", saved.file(options.start)
+        name, file = "--start", saved.file(options.start)
     elif options.network == "cnn" or options.weights == "none":
         return None
     else:
         name, file = options.weights, Path(registry.resolve(options.weights, "massa")[0])
+    if file.resolve().parent in (options.output.resolve(), options.output.resolve() / "head"):
+        raise InputError(f"{name} {file}: lies in the output folder; give another one with -o")
     return {"name": name, "file": str(file), "sha256": sha256(file)}
 
 
@@ -223,8 +226,10 @@ def _tell(
 ) -> None:
     """Writes figures, predictions and the record of the run."""
     from jaxprot.io.outputs import write_json
+    from jaxprot.massa.tasks import saved
 
-    told: dict[str, Any] = {"task": task.data.name, "kind": task.data.kind, "rows": {}}
+    step = int(saved.header(options.output)["step"])  # of the weights that are kept
+    told: dict[str, Any] = {"task": task.data.name, "kind": task.data.kind, "step": step, "rows": {}}
     told.update((_score_pairs if paired else _score)(task, options.output, told["rows"]))
     if followed is not None:
         told["trajectory"] = _trajectory(followed, options)
@@ -234,16 +239,20 @@ def _tell(
     part = next((name for name in ("test", "valid") if name in told), None)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in told[part].items()) if part else "nothing to test on"
     tested = f" of {told['rows'][part]} {'validation ' if part == 'valid' else ''}rows" if part else ""
-    print(f"{options.output}: {figures}{tested}; metrics.json")
+    kept = f"; kept are the weights of step {step} of {options.steps}"
+    if not step:
+        kept = "; kept is the network that training began with, as none was better on the validation part"
+    print(f"{options.output}: {figures}{tested}{kept}; metrics.json")
 
 
 def _clear(folder: Path) -> None:
-    """Removes what an earlier run goes on from: `--overwrite` begins anew."""
+    """Removes what an earlier run goes on from, and its results: `--overwrite` begins anew."""
     import shutil
 
     for name in ("ckpt", "head", "trajectory"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("metrics.jsonl", "best.safetensors"):
+    results = ("metrics.json", "predictions.csv", "run.json", "trajectory.csv", "trajectory.png")
+    for name in ("metrics.jsonl", "best.safetensors", *results):
         (folder / name).unlink(missing_ok=True)
 
 

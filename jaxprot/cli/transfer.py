@@ -280,17 +280,23 @@ def _recommended(ranked: dict[str, dict[str, Any]], folder: Path, kind: str) -> 
     return write_table({"target": targets, **columns}, folder / "recommendations", kind).name
 
 
+_FIGURES = ("distance", "low", "high", "leep", "nce", "logme", "gain")
+
+
 def _tell(ranked: dict[str, dict[str, Any]], by: str, whole: bool) -> None:
     """Prints the best source of every target, or all sources of targets that were asked for."""
     wide = max(6, *(len(name) for name in ranked)) + 2
+    count = None if whole else 1
+    known = {n for rows in ranked.values() for n, values in rows.items() if n in _FIGURES
+             and any(map(math.isfinite, values[:count]))}  # fmt: skip
+    shown = [name for name in _FIGURES if name in known]
     for number, (target, rows) in enumerate(ranked.items()):
-        shown = ["distance", *(["low", "high"] if math.isfinite(rows["low"][0]) else [])]
-        shown += [name for name in ("leep", "nce", "logme", "gain") if math.isfinite(rows[name][0])]
         source = max(8, *(len(name) for one in ranked.values() for name in one["source"])) + 2
         if not number or whole:
             print(f"{'target':<{wide}}{f'source (by {by})':<{source + 12}}" + "".join(f"{n:>12}" for n in shown))
         for row in range(len(rows["rank"]) if whole else 1):
-            figures = "".join(f"{rows[name][row]:>12.4g}" for name in shown)
+            values = [rows[name][row] for name in shown]
+            figures = "".join(f"{value:>12.4g}" if math.isfinite(value) else " " * 12 for value in values)
             print(f"{target if not row else '':<{wide}}{rows['source'][row]:<{source + 12}}{figures}")
 
 

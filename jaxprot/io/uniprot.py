@@ -70,7 +70,7 @@ def read_uniprot(path: str | os.PathLike) -> Iterator[UniProtRecord]:
                 number += 1
                 yield _record(entry)
     except (ValueError, KeyError, IndexError, AttributeError, AssertionError, EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}: entry {number + 1} is no UniProt entry: {error}") from error
+        raise InputError(f"{path}: read as a UniProt flat file, but entry {number + 1} is none: {error}") from error
     if not number:
         raise InputError(f"{path}: no UniProt entries; a flat file begins with a line 'ID'")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from jaxprot.io.uniprot import UniProtRecord
 from jaxprot.massa.embedders import Embedder, Precomputed, check_letters, windowed
 from jaxprot.massa.featurize import IGNORE, Record
 
+_log = logging.getLogger(__name__)
 FASTA = (".fasta", ".fa", ".faa", ".seq")
 STRUCTURES = (".pdb", ".cif", ".ent", ".mmcif")
 UNIPROT = (".dat", ".txt")
@@ -130,7 +132,10 @@ def _of_fasta(name: str, sequence: str, path: Path) -> Protein:
 
 
 def of_structure(structure: Structure) -> Iterator[Protein]:
-    """Protein chains of a structure: residues that are there, missing atoms as NaN."""
+    """Protein chains of a structure: residues that are there, missing atoms as NaN.
+
+    A chain of which no residue has N, CA, C and O, such as a trace of CA atoms, is read as a sequence.
+    """
     structure = structure.first_model().first_altlocs()
     for number, chain in enumerate(structure.chain_id):
         alpha = (structure.atom_name == "CA") & (structure.element == "C")
@@ -145,7 +150,12 @@ def of_structure(structure: Structure) -> Iterator[Protein]:
             atoms = (structure.atom_name == name) & (place[structure.atom_residue] >= 0)
             coords[place[structure.atom_residue[atoms]], column] = structure.xyz[atoms]
         letters = "".join(structure.letters[rows]).replace("-", "X")
-        yield Protein(f"{structure.name}_{chain}" if chain else structure.name, letters, coords)
+        name, whole = f"{structure.name}_{chain}" if chain else structure.name, np.isfinite(coords).all((1, 2))
+        if not whole.any():
+            _log.warning("%s: no residue has all of N, CA, C and O; read as a sequence", name)
+        elif 2 * whole.sum() < len(whole):
+            _log.warning("%s: %d of %d residues lack atoms of the backbone", name, (~whole).sum(), len(whole))
+        yield Protein(name, letters, coords if whole.any() else None)
 
 
 def _of_entry(entry: UniProtRecord, path: Path, structure: str | os.PathLike | None) -> Protein:

@@ -23,6 +23,7 @@ _LABEL_COLUMNS = ("label", "labels", "target", "targets", "y")
 _TEXT = TEXT_COLUMNS | {"id", "name", "sequence"}
 # What pandas calls an index that it writes without a name, or reads back.
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+_SUFFIXES = (".npz", ".csv", ".tsv", ".txt", ".parquet", ".json")
 # Of at most so many values, classes and quantile bins are much the same.
 _FEW = 10
 
@@ -211,6 +212,8 @@ def read_task(
     name = name or name_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if not path.name.lower().removesuffix(".gz").endswith(_SUFFIXES):
+        raise InputError(f"{path}: the suffix tells no kind of table; known are {', '.join(_SUFFIXES)}")
     parts = _read_npz(path, label) if path.suffix.lower() == ".npz" else _read_columns(path, label)
     try:
         return Task(name, kind=kind, file=path, **parts)

@@ -350,7 +350,7 @@ def _not_zip(path: Path) -> str:
         return f"{path}: a truncated checkpoint (the zip archive has no end); {_AGAIN}"
     if not head:
         return f"{path}: an empty file; {_AGAIN}"
-    return f"{path}: not a PyTorch checkpoint (no zip archive); is it the right file?"
+    return f"{path}: not a PyTorch checkpoint (no zip archive), nor of safetensors; is it the right file?"
 
 
 def _is_count(value: Any) -> bool:

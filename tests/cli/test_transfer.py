@@ -94,6 +94,15 @@ def test_which_source_for_mine(run, folder, tmp_path):
     assert len(done.out.partition("source (by leep)")[2].splitlines()) == 6  # of each target one
 
 
+def test_gains_of_some_pairs_stand_under_their_heading(run, folder, tmp_path):
+    write_table({"source": ["nearer", "near"], "target": ["near", "far"], "gain": [0.125, 0.25]}, tmp_path / "g.csv")
+    done = run("transfer", "report", folder, "--gains", tmp_path / "g.csv", "-o", tmp_path / "out")
+    head, *rows = done.out[done.out.index("target") :].splitlines()
+    assert head.split()[-1] == "gain" and len(rows) >= 3
+    told = {row.split()[0]: row[head.index("gain") - 8 :].strip() for row in rows[:3]}
+    assert told["near"] == "0.125" and told["nearer"] == ""
+
+
 def test_a_source_that_cannot_be_told(run, folder, tmp_path):
     out = ("-o", tmp_path / "out")
     done = run("transfer", "report", folder, "--target", "mine", *out)
@@ -213,6 +222,9 @@ def broken(folder, kind):
     np.savez(path, **arrays)
     if kind == "damaged":
         path.write_bytes(b"PK\x03\x04 cut")
+    if kind == "letters":
+        path = folder / "letters.fasta"
+        path.write_text(">a\nACD\n")
     if kind == "text":
         path = folder / "text.csv"
         path.write_text("a,colour,label\n1,red,0\n2,blue,1\n")
@@ -230,6 +242,7 @@ def broken(folder, kind):
         ("damaged", "not a readable npz file"),
         ("text", "column colour is not of numbers"),
         ("missing", "no such file"),
+        ("letters", "the suffix tells no kind of table"),
     ],
 )
 def test_bad_tasks(run, folder, tmp_path, kind, message):

@@ -89,7 +89,9 @@ def test_an_entry(tmp_path, packed):
 def test_no_entries(tmp_path, text):
     path = tmp_path / "bad.dat"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"bad\.dat: (no UniProt entries|entry 1 is no)"):
+    with pytest.raises(
+        InputError, match=r"bad\.dat: (no UniProt entries|read as a UniProt flat file, but entry 1 is none)"
+    ):
         list(read_uniprot(path))
 
 

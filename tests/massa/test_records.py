@@ -111,6 +111,16 @@ def test_structures_give_chains_with_gaps(example, tmp_path):
     assert records.read_proteins(path)[0].sequence == protein.sequence
 
 
+def test_a_trace_of_alpha_carbons_is_read_as_a_sequence(example, tmp_path, caplog):
+    whole = read_structure(example("ubiquitin"))
+    alpha = (whole.atom_name == "CA") & (whole.element == "C")
+    (found, *_) = records.of_structure(whole.select(alpha))
+    assert found.coords is None and found.sequence.startswith("MQIFVKTLTGK")
+    assert "no residue has all of N, CA, C and O; read as a sequence" in caplog.text
+    (found, *_) = records.of_structure(whole.select((whole.atom_name != "O") | (whole.atom_residue % 10 == 0)))
+    assert found.coords is not None and f"{len(found.sequence) * 9 // 10} of" in caplog.text
+
+
 def test_fasta_and_stored_embeddings(tmp_path):
     path = tmp_path / "two.fasta"
     path.write_text(">a first\nACDE\n>b\nMKB\n")

@@ -69,6 +69,10 @@ def test_residue_classes(tmp_path):
     np.testing.assert_array_equal(table.labels[0], [2, 2, tables.IGNORE, 0])
     digits = tables.read_task(write(tmp_path / "d.csv", ["ACDE,0020,train", "ACE,001,test"]))
     assert digits.classes == 3
+    greek = tables.read_task(write(tmp_path / "g.csv", ["ACDE,αα-β,train", "ACE,ββα,test"]))
+    assert greek.class_names == ("α", "β") and greek.labels[1].tolist() == [1, 1, 0]
+    raised = tables.read_task(write(tmp_path / "r.csv", ["ACDE,²,train", "ACE,³,train"]))  # no digits for `int`
+    assert raised.kind == "classes" and raised.class_names == ("²", "³")
 
 
 def test_without_parts_a_sequence_is_always_in_one(tmp_path):
@@ -93,6 +97,7 @@ def test_without_parts_a_sequence_is_always_in_one(tmp_path):
         (["ACD,1.5,test", "ACE,2.5,test"], "sequence,label,split", None, "no row of the part 'train'"),
         (["ACD,1,train", "ACE,1,train"], "sequence,label,split", None, "all training labels are the same"),
         (["ACD,,train"], "sequence,label,split", None, "no row has a label"),
+        (["ACD,1.5,train", "ACE,1e300,train"], "sequence,label,split", None, "line 3: label 1e300 is beyond 1e.15"),
     ],
 )
 def test_bad_tables(tmp_path, rows, header, kind, message):

@@ -17,7 +17,15 @@ import numpy as np
 from jaxprot.core.errors import InputError
 from jaxprot.massa.embedders import check_letters
 from jaxprot.massa.ligand import Ligand, from_smiles
-from jaxprot.massa.tasks.tables import is_number, labelled, mostly_numbers, parse_labels, parse_parts, read_texts
+from jaxprot.massa.tasks.tables import (
+    is_count,
+    is_number,
+    labelled,
+    mostly_numbers,
+    parse_labels,
+    parse_parts,
+    read_texts,
+)
 
 PairKind = Literal["classes", "regression"]
 Partner = Literal["smiles", "sequence2"]
@@ -134,7 +142,7 @@ def read_pairs(
     split = parse_parts(path, frame["split"].to_numpy(str) if "split" in frame else None, both, lines)
     texts = list(frame.label)
     if kind is None:
-        whole = all(text.isdigit() and int(text) < _CLASSES for text in texts) and partner == "smiles"
+        whole = all(is_count(text) and int(text) < _CLASSES for text in texts) and partner == "smiles"
         kind = "regression" if mostly_numbers(texts) and not whole else "classes"
     if kind == "classes" and partner == "sequence2":
         bad = next((line for line, text in zip(lines, texts, strict=True) if not is_number(text)), lines[0])

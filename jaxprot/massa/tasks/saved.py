@@ -33,7 +33,9 @@ def assemble(
     """
     path = file(path)
     _, tensors, header = inspect.read(path)
-    if "task" not in header or header.get("network") not in networks:
+    if "task" in header and header.get("network") not in networks:
+        raise CheckpointError(f"{path}: weights of another kind of network ({header.get('network')}), not of {what}")
+    if "task" not in header:
         made = " ".join(("`jaxprot massa finetune` makes such", hint)).strip()
         raise CheckpointError(f"{path}: not weights of {what}; {made}")
     try:

@@ -26,6 +26,8 @@ IGNORE = -100
 SPLITS = ("train", "valid", "test")
 _COUNTED, _OTHERS = 1000, 20  # whole numbers that are taken for classes: those from 0 or 1 on, or so few others
 
+_LARGEST = 1e15  # of labels; much larger ones have no squares in single precision
+
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
@@ -236,7 +238,7 @@ def _kind(path: Path, sequences: list[str], texts: list[str], lines: np.ndarray)
             f"{path}, line {lines[i]}: label {texts[i]!r} is no number, as most are; mend it, empty the cell, or say "
             "that the labels are classes (--kind classes)"
         )
-    if not all(text.lstrip("-").isdigit() for text in texts):
+    if not all(is_count(text.removeprefix("-")) for text in texts):
         return "regression"
     values = {int(text) for text in texts}
     counted = min(values) in (0, 1) and max(values) < _COUNTED
@@ -267,6 +269,11 @@ def parse_labels(
             bad = np.array([i for i, text in enumerate(texts) if not is_number(text)])
         if len(bad):
             raise InputError(f"{path}, line {lines[bad[0]]}: label {texts[bad[0]]!r} is no finite number")
+        if len(far := np.flatnonzero(np.abs(values) > _LARGEST)):
+            raise InputError(
+                f"{path}, line {lines[far[0]]}: label {texts[far[0]]} is beyond {_LARGEST:.0e}; give labels in another "
+                "unit, or their logarithms"
+            )
         return values, 0, ()
     if kind == "residue_classes":
         wrong = [i for i, (s, t) in enumerate(zip(sequences, texts, strict=True)) if len(s) != len(t)]
@@ -274,15 +281,14 @@ def parse_labels(
             i = wrong[0]
             raise InputError(f"{path}, line {lines[i]}: {len(texts[i])} labels for {len(sequences[i])} residues")
         letters = sorted(set("".join(texts)) - set("-._ "))
-        if all(letter.isdigit() for letter in letters):
+        if all(map(is_count, letters)):
             names = tuple(map(str, range(max(classes, int(letters[-1]) + 1 if letters else 0))))
         else:
             names = tuple(letters)
-        table = np.full(256, IGNORE, np.int32)
-        for number, letter in enumerate(names):
-            table[ord(letter)] = number
-        return [table[np.frombuffer(text.encode("latin-1"), np.uint8)] for text in texts], len(names), names
-    if all(text.isdigit() for text in texts):
+        number = {letter: i for i, letter in enumerate(names)}
+        read = [np.array([number.get(letter, IGNORE) for letter in text], np.int32) for text in texts]
+        return read, len(names), names
+    if all(map(is_count, texts)):
         values = np.array([int(text) for text in texts])
         known, numbers = np.unique(values, return_inverse=True)
         if not classes and len(known) <= known[-1]:  # identifiers, not counted from 0
@@ -309,6 +315,11 @@ def class_text(kind: Kind, names: Sequence[str], value: Any) -> Any:
     if kind == "classes":
         return names[value] if names else value
     return "".join("-" if one == IGNORE else names[one] if names else str(one) for one in value)
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number from 0 on, in plain digits."""
+    return text.isascii() and text.isdigit()
 
 
 def is_number(text: str) -> bool:
