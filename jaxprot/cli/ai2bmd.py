@@ -19,7 +19,6 @@ from jaxprot.cli.options import (
     run_many,
     shared_devices,
     stems,
-    warnings_shown,
 )
 from jaxprot.core.errors import InputError
 
@@ -43,7 +42,6 @@ class PrepareOptions(Compute):
     """Of the places where hydrogens begin."""
 
 
-@warnings_shown()
 def prepare(options: PrepareOptions) -> int:
     """Makes raw structures simulatable: missing atoms, hydrogens, ACE and NME caps, names (needs jaxprot[prepare]).
 
@@ -108,7 +106,6 @@ class EnergyOptions(PotentialOptions, StructureOptions):
     format: tyro.conf.Suppress[Literal["csv"]] = "csv"  # no tables are written
 
 
-@warnings_shown()
 def energy(options: EnergyOptions) -> int:
     """Energies and forces of proteins with caps and hydrogens (`ai2bmd prepare` adds them).
 
@@ -208,7 +205,6 @@ class SimulateOptions(PotentialOptions):
     """Go on with the run in the output folder (a new one there, with --overwrite, removes it)."""
 
 
-@warnings_shown()
 def simulate(options: SimulateOptions) -> int:
     """Molecular dynamics of a protein (in vacuum, or with --solvent gb), restartable at any moment.
 

@@ -126,7 +126,8 @@ def run(name: str, argv: Sequence[str]) -> int:
     parsed = options.parse(kind, list(argv), f"jaxprot {name}", inspect.cleandoc(function.__doc__ or ""))
     if isinstance(parsed, options.Compute):
         options.start(parsed)
-    return int(function(parsed) or 0)
+    with options.warnings_shown():
+        return int(function(parsed) or 0)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

@@ -444,18 +444,28 @@ def report_failures(failed: dict[str, str], total: int, what: str = "structures"
             print(f"  {line}", file=sys.stderr)
 
 
+class _Lines(logging.StreamHandler):
+    """The handler of `warnings_shown`."""
+
+
 @contextlib.contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Shows what readers and models warn of as lines on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Shows what readers and models warn of as lines on stderr, once."""
+    logger = logging.getLogger("jaxprot")
+    if any(isinstance(one, _Lines) for one in logger.handlers):  # a command that runs others
+        yield
+        return
+    handler = _Lines(sys.stderr)
     handler.setFormatter(logging.Formatter("jaxprot: warning: %(message)s"))
     handler.setLevel(logging.WARNING)
-    logger = logging.getLogger("jaxprot")
+    outer = logger.propagate
     logger.addHandler(handler)
+    logger.propagate = False  # packages that are imported may show all of them in their own way, too
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.propagate = outer
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from jaxprot.cli.options import Common, Compute, load, record, run_many, warnings_shown
+from jaxprot.cli.options import Common, Compute, load, record, run_many
 from jaxprot.core.errors import InputError
 
 _BEGIN = time.perf_counter()
@@ -100,17 +100,16 @@ def predict(options: PredictOptions) -> int:
     run = RunDirectory(options.output, options.overwrite)
     timings = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
-    with warnings_shown():
-        if options.method != "rmsfnet":
-            if options.model is None:
-                raise InputError(f"--method {options.method} needs --model")
-            options = _without_network(options)
-        structure, volume = options.read()
-        if options.views is not None and not 1 <= options.views <= 24:
-            raise InputError(f"--views must be 1 to 24, got {options.views}")
-        timings["read"] = time.perf_counter() - begin
-        method, contour, views = options.method, options.contour, options.views
-        result, weights = _flexibility(options, method, structure, volume, contour, timings, views)
+    if options.method != "rmsfnet":
+        if options.model is None:
+            raise InputError(f"--method {options.method} needs --model")
+        options = _without_network(options)
+    structure, volume = options.read()
+    if options.views is not None and not 1 <= options.views <= 24:
+        raise InputError(f"--views must be 1 to 24, got {options.views}")
+    timings["read"] = time.perf_counter() - begin
+    method, contour, views = options.method, options.contour, options.views
+    result, weights = _flexibility(options, method, structure, volume, contour, timings, views)
     begin = time.perf_counter()
     written = result.write(run.folder(), format=options.format, overwrite=True)
     timings["write"] = time.perf_counter() - begin
@@ -221,21 +220,20 @@ def molmap(options: MolmapOptions) -> int:
     from jaxprot.io.structures import read_structure
 
     run = RunDirectory(options.output, options.overwrite)
-    with warnings_shown():
-        structure = read_structure(options.model, models="all")
-        grid = None if options.on_grid is None else _read_map(options.on_grid, options.origin, options.voxel)
-        from jaxprot.rmsfnet.simulate import simulate_map
+    structure = read_structure(options.model, models="all")
+    grid = None if options.on_grid is None else _read_map(options.on_grid, options.origin, options.voxel)
+    from jaxprot.rmsfnet.simulate import simulate_map
 
-        begin = time.perf_counter()
-        volume = simulate_map(
-            structure,
-            options.resolution,
-            options.spacing,
-            sigma_factor=options.sigma_factor,
-            cutoff=options.cutoff,
-            padding=options.padding,
-            on_grid=grid,
-        )
+    begin = time.perf_counter()
+    volume = simulate_map(
+        structure,
+        options.resolution,
+        options.spacing,
+        sigma_factor=options.sigma_factor,
+        cutoff=options.cutoff,
+        padding=options.padding,
+        on_grid=grid,
+    )
     timings = {"compute": time.perf_counter() - begin}
     path = run.file("sim.mrc")
     write_map(volume, path, label=f"{structure.name} {options.resolution:g} A")
@@ -286,34 +284,33 @@ def compare(options: CompareOptions) -> int:
     timings: dict[str, float] = {"start": time.perf_counter() - _BEGIN}
     begin = time.perf_counter()
     rows, values, weights = [], {}, None
-    with warnings_shown():
-        structure, volume = options.read()
-        if structure is None:
-            raise InputError("compare needs --model")
-        reference = comparison.read_reference(options.reference, options.topology, options.atoms)
-        expected = comparison.matched(structure, reference)
-        if not reference.angstrom and options.atoms == "ca":
-            logging.getLogger("jaxprot").warning(
-                "%s: z-scores as `rmsfnet predict` writes them are means over atoms; --atoms all is their counterpart",
-                options.reference,
-            )
-        timings["read"] = time.perf_counter() - begin
-        for method in methods:
-            try:
-                if method == "defmap":
-                    result, used = _defmap(options.defmap_weights, structure, volume, timings), None
-                else:
-                    result, used = _flexibility(options, method, structure, volume, None, timings)
-                found = targets.residue_rmsf(structure, result.rmsf, "ca" if options.atoms == "ca" else "heavy")
-                row = comparison.agreement(method, found, expected, angstrom=reference.angstrom)
-            except InputError as error:
-                if len(methods) == 1 or method == "rmsfnet":
-                    raise
-                print(f"jaxprot: warning: {method} left out: {error}", file=sys.stderr)
-                continue
-            weights = used or weights
-            values[method] = found
-            rows.append(row)
+    structure, volume = options.read()
+    if structure is None:
+        raise InputError("compare needs --model")
+    reference = comparison.read_reference(options.reference, options.topology, options.atoms)
+    expected = comparison.matched(structure, reference)
+    if not reference.angstrom and options.atoms == "ca":
+        logging.getLogger("jaxprot").warning(
+            "%s: z-scores as `rmsfnet predict` writes them are means over atoms; --atoms all is their counterpart",
+            options.reference,
+        )
+    timings["read"] = time.perf_counter() - begin
+    for method in methods:
+        try:
+            if method == "defmap":
+                result, used = _defmap(options.defmap_weights, structure, volume, timings), None
+            else:
+                result, used = _flexibility(options, method, structure, volume, None, timings)
+            found = targets.residue_rmsf(structure, result.rmsf, "ca" if options.atoms == "ca" else "heavy")
+            row = comparison.agreement(method, found, expected, angstrom=reference.angstrom)
+        except InputError as error:
+            if len(methods) == 1 or method == "rmsfnet":
+                raise
+            print(f"jaxprot: warning: {method} left out: {error}", file=sys.stderr)
+            continue
+        weights = used or weights
+        values[method] = found
+        rows.append(row)
     if not rows:
         raise InputError("no method has values for this model")
     home = run.folder()
@@ -424,8 +421,7 @@ def dataset(options: DatasetOptions) -> int:
         write_structure(structure, folder / part / "models" / f"{name}.{suffix}")
         return write_entry(entry, folder / part)
 
-    with warnings_shown():
-        outcome = run_many(entries, work, what="entries", debug=options.debug)
+    outcome = run_many(entries, work, what="entries", debug=options.debug)
     record(options, folder, "rmsfnet dataset", inputs=[options.table], failed=outcome.failed)
     print(f"{options.output}: {len(outcome.results)} of {len(entries)} entries")
     return outcome.code

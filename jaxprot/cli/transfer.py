@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxprot.cli.options import Compute, progress, record, warnings_shown
+from jaxprot.cli.options import Compute, progress, record
 from jaxprot.core.errors import InputError
 
 _BEGIN = time.perf_counter()
@@ -126,15 +126,14 @@ def matrix(options: TransferOptions) -> int:
 
     run = RunDirectory(options.output, options.overwrite)
     settings = options.settings()
-    with warnings_shown():
-        tasks, files = options.read()
-        _tell_tasks(tasks, options)
-        from jaxprot.ot.matrix import transfer_matrix
+    tasks, files = options.read()
+    _tell_tasks(tasks, options)
+    from jaxprot.ot.matrix import transfer_matrix
 
-        timings = {"read": time.perf_counter() - _BEGIN}
-        begin = time.perf_counter()
-        with _pairs(len(tasks)) as done:
-            found = transfer_matrix(tasks, settings, progress=done, floors=True)
+    timings = {"read": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
+    with _pairs(len(tasks)) as done:
+        found = transfer_matrix(tasks, settings, progress=done, floors=True)
     timings["compute"] = time.perf_counter() - begin
     begin = time.perf_counter()
     written = found.write(run.folder(), options.format)
@@ -176,20 +175,19 @@ def report(options: ReportOptions) -> int:
 
     run = RunDirectory(options.output, options.overwrite)
     settings = options.settings()
-    with warnings_shown():
-        tasks, files = options.read()
-        names = [task.name for task in tasks]
-        unknown = [name for name in options.target if name not in names]
-        if unknown:
-            raise InputError(f"--target {' '.join(unknown)}: no such task; there are {', '.join(names)}")
-        gains = None if options.gains is None else _read_gains(options.gains)
-        _tell_tasks(tasks, options)
-        from jaxprot.ot.report import transfer_report
+    tasks, files = options.read()
+    names = [task.name for task in tasks]
+    unknown = [name for name in options.target if name not in names]
+    if unknown:
+        raise InputError(f"--target {' '.join(unknown)}: no such task; there are {', '.join(names)}")
+    gains = None if options.gains is None else _read_gains(options.gains)
+    _tell_tasks(tasks, options)
+    from jaxprot.ot.report import transfer_report
 
-        timings = {"read": time.perf_counter() - _BEGIN}
-        begin = time.perf_counter()
-        with _pairs(len(tasks)) as done:
-            found = transfer_report(tasks, gains, settings, progress=done, floors=True)
+    timings = {"read": time.perf_counter() - _BEGIN}
+    begin = time.perf_counter()
+    with _pairs(len(tasks)) as done:
+        found = transfer_report(tasks, gains, settings, progress=done, floors=True)
     timings["compute"] = time.perf_counter() - begin
     ranked = {name: found.ranked(name, options.rank) for name in options.target or names}
     folder = run.folder()

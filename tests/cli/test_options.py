@@ -1,10 +1,13 @@
 """What commands share."""
 
+import logging
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from jaxprot.cli import options
 
 _FAULTS = """
 import resource
@@ -28,3 +31,15 @@ def test_freed_memory_is_used_again():
     out = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True).stdout.split()
     assert out[0] == "True"
     assert int(out[2]) < 0.1 * int(out[1])
+
+
+def test_warnings_are_shown_once(capsys):
+    logger, root = logging.getLogger("jaxprot"), logging.StreamHandler(sys.stderr)
+    logging.getLogger().addHandler(root)  # as some packages do
+    try:
+        with options.warnings_shown(), options.warnings_shown():
+            logging.getLogger("jaxprot.massa").warning("odd %d", 3)
+            logger.info("no one asked")
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert capsys.readouterr().err == "jaxprot: warning: odd 3\n" and logger.propagate

@@ -370,7 +370,9 @@ class FinetuneTask:
     def _fresh(self, key: PRNGKeyArray) -> TaskNetwork:
         if self.start is not None:
             _ = self._begun  # checked; the arrays of a network are a run's own, as its steps overwrite them
-            return saved.assemble(str(self.start), tuple(NETWORKS), blueprint, "a fine-tuned network")[0]
+            return saved.assemble(
+                str(self.start), tuple(NETWORKS), blueprint, "a network fine-tuned on single proteins"
+            )[0]
         cfg, tensors = self._sizes()
         kind = self.data.kind
         net = TaskNetwork(
@@ -391,7 +393,9 @@ class FinetuneTask:
     @functools.cached_property
     def _begun(self) -> tuple[MASSAConfig | CNNConfig, dict[str, Any]]:
         """Sizes of the network of `start`, and what its header tells of its task."""
-        net, told = saved.assemble(str(self.start), tuple(NETWORKS), blueprint, "a fine-tuned network")
+        net, told = saved.assemble(
+            str(self.start), tuple(NETWORKS), blueprint, "a network fine-tuned on single proteins"
+        )
         table = self.data
         ours = {
             "kind": table.kind, "classes": table.classes, "class_names": list(table.class_names),

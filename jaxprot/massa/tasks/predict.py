@@ -125,7 +125,7 @@ def load(path: str | os.PathLike, embedder: str | os.PathLike | None = None) -> 
       InputError: no such file, or an embedder for weights that read none.
       CheckpointError: weights of something else, or an embedder that is not that of the training.
     """
-    net, task = saved.assemble(path, tuple(NETWORKS), blueprint, "a fine-tuned network")
+    net, task = saved.assemble(path, tuple(NETWORKS), blueprint, "a network fine-tuned on single proteins")
     return TaskPredictor(net, task, _embedder(path, task.get("reads"), embedder))
 
 
