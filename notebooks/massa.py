@@ -18,7 +18,7 @@
 # A folder of sequences and structures becomes vectors (MASSA); the network is fine-tuned on stability; and distances
 # between tasks (optimal transport of features and labels) make a map of them. Set `TASKS` to a folder with tables of
 # public benchmarks, such as TAPE's `stability.csv.gz`; without, the stability of point mutants as ThermoMPNN sees it
-# stands in. Both are a minute's look: `jaxprot massa finetune stability` with a thousand steps learns all of the benchmark.
+# stands in. Either is a quick look: `jaxprot massa finetune stability` with a thousand steps learns all of it.
 
 # %%
 import importlib.util
@@ -47,7 +47,7 @@ FOLDER = pathlib.Path("massa-out")
 shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier pass through this notebook
 FOLDER.mkdir()
 TASKS = os.environ.get("JAXPROT_TASKS")
-STEPS = 50
+STEPS = 30
 print("running on", jax.devices()[0].platform)
 
 # %% [markdown]
