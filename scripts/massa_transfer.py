@@ -282,7 +282,7 @@ def compare(gathered: Gathered, seed: int) -> dict[str, list[Any]]:
             for key, value in row.items():
                 columns.setdefault(key, []).append(value)
 
-    for number, settings in enumerate(variants()):
+    for settings in variants():
         shown = tasks
         if settings["layer"] in gathered.others:
             of = gathered.others[settings["layer"]]
@@ -291,9 +291,9 @@ def compare(gathered: Gathered, seed: int) -> dict[str, list[Any]]:
         report = transfer_report(shown, resamples=0, **options)
         pairs = list(zip(report.source, report.target, strict=True))
         add("distance", settings, dict(zip(pairs, report.values["distance"], strict=True)), -1)
-        if number == 0:
-            for name in SCORES:
-                add(name, {}, dict(zip(pairs, report.values[name], strict=True)), 1)
+    report = transfer_report(tasks, resamples=0)  # scores of as many bins as the main report has
+    for name in SCORES:
+        add(name, {}, dict(zip(pairs, report.values[name], strict=True)), 1)
     return columns
 
 
