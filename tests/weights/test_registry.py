@@ -140,7 +140,7 @@ def test_every_entry_is_complete():
         assert name.partition(":")[0] in (item.system, f"{item.system}-d")
         assert item.licence
         assert item.citation.startswith("10.")
-        assert (item.url or item.page).startswith("https://") or item.path.suffix == ".safetensors"
+        assert (item.url or item.page).startswith("https://") or item.package or item.path.suffix == ".safetensors"
         if not item.file:
             rules, _ = registry.table(item.converter)
             assert rules
@@ -184,7 +184,7 @@ def test_what_cannot_be_resolved_explains_itself(spec, system, message):
 
 def test_entry_has_a_file_or_a_url():
     for change in ({}, {"page": "https://x"}, {"file": "a", "page": "https://x", "member": "b"}, {"member": "b"}):
-        with pytest.raises(ValueError, match="either a file, a url, or a page with a member"):
+        with pytest.raises(ValueError, match="either a file, a page with a member, or a url, a package with a member"):
             entry("", **change)
 
 
