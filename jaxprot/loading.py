@@ -59,7 +59,10 @@ def detect_system(path: str | os.PathLike) -> str:
     from jaxprot.weights import inspect
 
     path = Path(path)
-    systems = sorted({match.system for match in inspect.examine(path).matches})
+    examined = inspect.examine(path)
+    systems = sorted({match.system for match in examined.matches})
+    if examined.told:
+        raise CheckpointError(f"{path}: {examined.told}")
     if len(systems) != 1:
         found = f"fits several systems ({', '.join(systems)})" if systems else "fits no system of this version"
         raise CheckpointError(

@@ -3,7 +3,8 @@
 A command is a function of one frozen dataclass; its fields are the options, its docstring the help. Modules of commands
 are imported only when their command runs, so that `jaxprot --help` stays fast.
 
-Exit codes: 0 done; 1 some inputs failed (listed), or an internal error; 2 wrong input or options; 130 interrupted.
+Exit codes: 0 done; 1 some inputs failed (listed), weights could not be fetched, or an internal error; 2 wrong input or
+options; 130 interrupted.
 """
 
 import difflib
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxprot._version import __version__
-from jaxprot.core.errors import JaxprotError
+from jaxprot.core.errors import DownloadError, JaxprotError
 
 # command -> (module:function, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JaxprotError as error:
         if debug:
             raise
-        return _fail(str(error), 2)
+        return _fail(str(error), 1 if isinstance(error, DownloadError) else 2)
     except KeyboardInterrupt:
         if debug:
             raise
@@ -119,6 +120,7 @@ def run(name: str, argv: Sequence[str]) -> int:
             raise
         return _fail(f"`{name}` is not part of this version", 2)
     from jaxprot.cli import options
+    from jaxprot.weights import packages
 
     hints = typing.get_type_hints(function, include_extras=True)
     hints.pop("return", None)
@@ -126,7 +128,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     parsed = options.parse(kind, list(argv), f"jaxprot {name}", inspect.cleandoc(function.__doc__ or ""))
     if isinstance(parsed, options.Compute):
         options.start(parsed)
-    with options.warnings_shown():
+    with options.warnings_shown(), packages.watched(options.counted):
         return int(function(parsed) or 0)
 
 

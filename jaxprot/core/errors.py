@@ -1,7 +1,8 @@
 """The errors a user can act on.
 
 Every message names the file, the record in it and the remedy. The command line prints one of these as a single line
-and exits with code 2; anything else is a bug of ours and keeps its traceback.
+and exits with code 2 (1 where a download failed, since the input was right); anything else is a bug of ours and keeps
+its traceback.
 """
 
 import contextlib

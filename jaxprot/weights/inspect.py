@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.io.outputs import sha256
-from jaxprot.weights import portable, registry, torch_file
+from jaxprot.weights import foreign, portable, registry, torch_file
 from jaxprot.weights.convert import rename
 
 
@@ -38,6 +38,7 @@ class Examined:
       header: our header; for a foreign file the plain values beside its tensors.
       matches: systems that can read it.
       reasons: table -> why it does not fit.
+      told: what it is and what to use instead, for well-known files that no system reads.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Examined:
     header: Mapping[str, Any]
     matches: tuple[Match, ...]
     reasons: Mapping[str, str]
+    told: str = ""
 
 
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
@@ -53,9 +55,15 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray], dict[str,
 
     Raises:
       InputError: no such file.
-      CheckpointError: damaged or refused.
+      CheckpointError: damaged, refused, or well known and of a network that no system has.
     """
-    path = Path(path)
+    kind, tensors, header = _read(Path(path))
+    if told := foreign.of_tensors(tensors):
+        raise CheckpointError(f"{path}: {told}")
+    return kind, tensors, header
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
     try:
         with open(path, "rb") as file:
             head = file.read(16)
@@ -83,7 +91,7 @@ def examine(path: str | os.PathLike) -> Examined:
       CheckpointError: damaged or refused.
     """
     path = Path(path)
-    kind, tensors, header = read(path)
+    kind, tensors, header = _read(path)
     if kind == "safetensors" and "system" in header:
         return Examined(path, kind, tensors, header, (Match(str(header["system"])),), {})
     matches: list[Match] = []
@@ -98,7 +106,7 @@ def examine(path: str | os.PathLike) -> Examined:
             reasons[name] = f"not in this installation ({error})"
         else:
             matches.append(Match(system, name))
-    return Examined(path, kind, tensors, header, tuple(matches), reasons)
+    return Examined(path, kind, tensors, header, tuple(matches), reasons, foreign.of_tensors(tensors))
 
 
 def convert(path: str | os.PathLike, target: str | os.PathLike, system: str | None = None) -> dict[str, Any]:

