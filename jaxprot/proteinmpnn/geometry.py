@@ -18,6 +18,7 @@ _PAIRS = (
 PAIR_CENTRE = np.array([_ATOMS[p.split("-")[0]] for p in _PAIRS])
 PAIR_NEIGHBOUR = np.array([_ATOMS[p.split("-")[1]] for p in _PAIRS])
 _EPSILON = 1e-6
+_SHORTEST_STEP, _LONGEST_STEP = 3.6, 4.0  # Å between consecutive CA of a trans peptide unit
 
 
 def virtual_cb(x: Float[Array, "n 4 3"]) -> Float[Array, "n 3"]:
@@ -107,6 +108,28 @@ def _quaternion(rotation: Float[Array, "... 3 3"]) -> Float[Array, "... 4"]:
     return _unit(jnp.concatenate([signs * magnitude, w[..., None]], axis=-1))
 
 
+def _ca_frames(ca: Float[Array, "n 3"], real: Bool[Array, "n"]) -> Float[Array, "n 3 3"]:
+    """Axes of the local frame of each residue from three consecutive CA, zeros where the published model has none.
+
+    A step between neighbours in the list counts only where its length is that of a trans peptide unit, so none does
+    over a break or a change of chain. The published model drops the frames of the first residue and of the last two of
+    the whole list.
+    """
+    n = ca.shape[0]
+    if n < 4:
+        return jnp.zeros((n, 3, 3), ca.dtype)
+    step = ca[1:] - ca[:-1]
+    squared = jnp.sum(step**2, axis=-1, keepdims=True)
+    trans = (squared > _SHORTEST_STEP**2) & (squared < _LONGEST_STEP**2)
+    step = _unit(jnp.where(trans, step, 0.0))
+    before, after = step[:-1], step[1:]
+    normal = _unit(jnp.cross(before, after))
+    bisector = _unit(before - after)
+    frame = jnp.stack([bisector, normal, jnp.cross(bisector, normal)], axis=1)[:-1]
+    # Counted among real residues: padding behind the last would otherwise give it and the one before it a frame.
+    return jnp.pad(frame, ((1, 2), (0, 0), (0, 0))) * jnp.pad(real[2:], (0, 2))[:, None, None]
+
+
 def ca_features(
     ca: Float[Array, "n 3"],
     distance: Float[Array, "n k"],
@@ -119,8 +142,8 @@ def ca_features(
     Blocks pair each residue's previous (0), own (1) and next (2) CA with those of its neighbour, in the order
     11 00 22 01 02 10 12 20 21. Orientation: direction to the neighbour in the residue's local CA frame (3) and
     the quaternion of the relative rotation (4). As published, the residue before the first and the one after the last
-    sit at the origin, and the relative rotation is taken in the global frame, so this variant is not exactly invariant
-    to motions of the structure.
+    sit at the origin, and the relative rotation is taken in the global frame: log-probabilities change by up to 0.15
+    under a rotation, and a little under a translation.
     """
     zero = jnp.zeros_like(ca[:1])
     shifted = (
@@ -134,15 +157,7 @@ def ca_features(
         blocks.append(jnp.sqrt(jnp.sum(delta**2, axis=-1) + _EPSILON))
     rbf = radial_basis(jnp.stack(blocks, axis=-1), count).reshape(*index.shape, -1)
 
-    step = _unit(ca[1:] - ca[:-1])
-    before, after = step[:-1], step[1:]
-    normal = _unit(jnp.cross(before, after))
-    bisector = _unit(before - after)
-    frame = jnp.stack([bisector, normal, jnp.cross(bisector, normal)], axis=1)
-    pad = ((1, ca.shape[0] - 1 - frame.shape[0]), (0, 0), (0, 0))
-    frame = jnp.pad(frame, pad) if ca.shape[0] > 2 else jnp.zeros((ca.shape[0], 3, 3), ca.dtype)
-    # The last residue has no frame; with padding behind it, it would get one from the padding.
-    frame = frame * jnp.concatenate([real[1:], jnp.zeros(1, bool)])[:, None, None]
+    frame = _ca_frames(ca, real)
     direction = _unit(jnp.einsum("nab,nkb->nka", frame, ca[index] - ca[:, None]))
     relative = jnp.einsum("nba,nkbc->nkac", frame, frame[index])
     return jnp.concatenate([rbf, direction, _quaternion(relative)], axis=-1)
