@@ -33,6 +33,12 @@ class InputOptions(StructureOptions):
     """Positions that keep their letter, by structure and chain."""
     chain_id_jsonl: _Json = None
     """Designed and fixed chains by structure."""
+    membrane: Literal["yes", "no"] | None = None
+    """Only with the weights membrane_global_v_48_020: whether the protein lies in a membrane."""
+    membrane_buried: Annotated[str | None, tyro.conf.arg(metavar='"A:5-24 B:7"')] = None
+    """Only with the weights membrane_residue_v_48_020: residues that touch the lipid, by author numbers."""
+    membrane_interface: Annotated[str | None, tyro.conf.arg(metavar='"A:3,4,25"')] = None
+    """Only with the weights membrane_residue_v_48_020: residues at the height of the lipid heads."""
     backbone_noise: Annotated[float, tyro.conf.arg(metavar="ANGSTROM")] = 0.0
     """Standard deviation of noise on the coordinates."""
 
@@ -141,6 +147,11 @@ class _Targets:
         if o.fixed is not None:
             listed = {} if o.fixed_jsonl is None else read_inputs(o.fixed_jsonl).get(name, {})
             fixed = {name: selection.merged(selection.positions(o.fixed, chains, name), listed)}
+        for option in ("membrane_buried", "membrane_interface"):
+            if (text := getattr(o, option)) is not None:
+                more[option] = {name: selection.positions(text, chains, name)}
+        if o.membrane is not None:
+            more["membrane"] = o.membrane == "yes"
         if more.pop("homo_oligomer", False):
             tied = [c for c in chains if not isinstance(designed, list) or c.id in designed]
             more["tied"] = {name: homo_oligomer_ties(tied)}
@@ -156,16 +167,28 @@ def _chosen(name: str, chains: "Sequence[BackboneChain]", wanted: str | None) ->
     return [known[part] for part in names]
 
 
+def _check_labels(options: InputOptions, node_labels: int, source: str) -> None:
+    """Raises if the labels on the command line are not those that the weights read."""
+    import numpy as np
+
+    from jaxprot.proteinmpnn.membrane import labels_for
+
+    each = options.membrane_buried is not None or options.membrane_interface is not None
+    whole = None if options.membrane is None else options.membrane == "yes"
+    labels_for(node_labels, 0, whole, np.zeros(0, np.int32) if each else None, source)
+
+
 def _check(options: InputOptions) -> None:
     """Raises what can be said about the options before anything is read."""
     if options.design is not None and options.chain_id_jsonl is not None:
         raise InputError("give --design or --chain-id-jsonl, not both")
     if options.backbone_noise < 0:
         raise InputError("--backbone-noise must not be negative")
-    if options.fixed is not None:
-        from jaxprot.proteinmpnn.selection import parse_selection
+    for text in (options.fixed, options.membrane_buried, options.membrane_interface):
+        if text is not None:
+            from jaxprot.proteinmpnn.selection import parse_selection
 
-        parse_selection(options.fixed)
+            parse_selection(text)
 
 
 def design(options: DesignOptions) -> int:
@@ -173,6 +196,13 @@ def design(options: DesignOptions) -> int:
 
     Writes designs.fasta (the structure's own sequence first), designs.csv and probs.npz; for several inputs into
     DIR/NAME/. Scores are mean negative log-probabilities; lower is better.
+
+    Besides the default, which ships with jaxprot, the published weights can be taken by name (--weights NAME). v_48_020
+    is the usual choice of the field, for models and for real backbones. v_48_002 recovers most of the native sequence
+    on exact crystal structures, and is worse on others. soluble_v_48_020 learnt without membrane proteins: take it for
+    designs that are to be expressed as soluble proteins. ca_v_48_020 is for backbones of which only CA atoms are known.
+    membrane_global_v_48_020 and membrane_residue_v_48_020 are for membrane proteins; only they read the --membrane
+    options. `jaxprot weights list` shows all.
     """
     from jaxprot.io.outputs import RunDirectory
 
@@ -186,6 +216,7 @@ def design(options: DesignOptions) -> int:
     targets = _Targets(options)
     run = RunDirectory(options.output, options.overwrite)
     designer, weights = load(options, "proteinmpnn")
+    _check_labels(options, designer.config.node_labels, weights["name"])
     predictor, more = None, {}
     if options.rank_by == "ddg":
         predictor, more["stability_weights"] = load(options, "thermompnn", options.stability_weights)
@@ -259,6 +290,7 @@ def score(options: ScoreOptions) -> int:
     targets = _Targets(options)
     run = RunDirectory(options.output, options.overwrite)
     designer, weights = load(options, "proteinmpnn")
+    _check_labels(options, designer.config.node_labels, weights["name"])
     kinds = [kind for kind in ("unconditional", "conditional", "conditional_backbone") if getattr(options, kind)]
 
     def work(target: _Target) -> int:

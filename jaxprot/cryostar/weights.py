@@ -74,10 +74,8 @@ OFFICIAL = conformation_rules()
 """Of phase 1."""
 OFFICIAL_DENSITY = density_rules()
 """Of phase 2."""
-IGNORED_DENSITY = (r"plane_coords", r"plane_window_mask", r"sphere_mask", r"coords_3d")
+IGNORED_OFFICIAL_DENSITY = (r"plane_coords", r"plane_window_mask", r"sphere_mask", r"coords_3d")
 """Follow from the sizes; `read` checks them."""
-IGNORED = IGNORED_DENSITY
-"""Of all tables here."""
 
 
 def shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
@@ -243,7 +241,7 @@ def _read_density(
     directions = tensors.get("fvol.pe.gaussian_weights")
     layers = sum(name.endswith(".layer.weight") for name in tensors)
     rules = density_rules(layers, directions is not None)
-    named = rename(tensors, rules, IGNORED_DENSITY, str(path))
+    named = rename(tensors, rules, IGNORED_OFFICIAL_DENSITY, str(path))
     if directions is not None:
         side = directions.shape[0] // 3
         nearest = abs(float(np.std(directions)) * 4 / side - 1) < abs(float(np.std(directions)) * 8 / side - 1)
@@ -272,7 +270,7 @@ def _read_density(
     except ValueError as error:
         raise CheckpointError(f"{path}: sizes of no density network ({error})") from error
     _check_grids(path, cfg, tensors)
-    return cfg, fill(shapes(cfg), tensors, rules, IGNORED_DENSITY, str(path)), {}
+    return cfg, fill(shapes(cfg), tensors, rules, IGNORED_OFFICIAL_DENSITY, str(path)), {}
 
 
 def _mask(tensors: Mapping[str, np.ndarray], side: int) -> float:

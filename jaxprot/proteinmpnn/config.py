@@ -20,6 +20,8 @@ class ProteinMPNNConfig:
       dropout: rate, used only when a key is passed to the model (training).
       message_scale: messages of one residue are summed and divided by this number (30 in the published model).
       ca_only: edge features from CA atoms alone (the published CA-only variant).
+      node_labels: labels of residues that the network reads as node features: 0 for none; 2 for membrane or soluble,
+        one label for the whole structure; 3 for a label of each residue (see `featurize.LabelledFeatures`).
     """
 
     width: int = 128
@@ -32,6 +34,7 @@ class ProteinMPNNConfig:
     dropout: float = 0.1
     message_scale: float = 30.0
     ca_only: bool = False
+    node_labels: int = 0
 
     def __post_init__(self):
         for name in ("width", "encoder_layers", "decoder_layers", "neighbours", "rbf", "positional", "max_offset"):
@@ -39,6 +42,8 @@ class ProteinMPNNConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.node_labels not in (0, 2, 3):
+            raise ValueError(f"node_labels must be 0, 2 or 3, got {self.node_labels}")
 
     @classmethod
     def paper(cls, *, ca_only: bool = False) -> ProteinMPNNConfig:

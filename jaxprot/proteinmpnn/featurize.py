@@ -8,7 +8,7 @@ biased positions that users write.
 import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -91,6 +91,37 @@ class Features(NamedTuple):
     residue_idx: np.ndarray
     chain_encoding: np.ndarray
     design: np.ndarray
+
+
+LABELS = ("other", "interface", "buried")
+"""Labels of residues in the model of membrane proteins with a label for each, by number."""
+SOLUBLE, MEMBRANE = 0, 1
+"""Labels of all residues in the model with one label for the whole structure."""
+
+
+class LabelledFeatures(NamedTuple):
+    """`Features` for a network that also reads a label of each residue (`ProteinMPNNConfig.node_labels`).
+
+    Attributes:
+      X: as in `Features`, like all others but the last.
+      S: letters.
+      mask: resolved residues.
+      residue_idx: running index.
+      chain_encoding: chain number.
+      design: where the sequence may change.
+      labels: (L,) int32, `SOLUBLE` or `MEMBRANE` for all residues, or for each an index into `LABELS`.
+    """
+
+    X: np.ndarray
+    S: np.ndarray
+    mask: np.ndarray
+    residue_idx: np.ndarray
+    chain_encoding: np.ndarray
+    design: np.ndarray
+    labels: np.ndarray
+
+
+_F = TypeVar("_F", Features, LabelledFeatures)
 
 
 def parse_chains(
@@ -227,10 +258,10 @@ def featurize(
     )
 
 
-def pad_features(features: Features, length: int) -> Features:
+def pad_features(features: _F, length: int) -> _F:
     """Pads to `length` residues that no real one sees (mask 0, S `X`, residue_idx -100, chain 0, not designed)."""
     fill = {"S": residues.UNKNOWN, "residue_idx": -100}
-    return Features(**{
+    return type(features)(**{
         name: buckets.pad_to(array, length, fill.get(name, 0)) for name, array in features._asdict().items()
     })  # fmt: skip
 

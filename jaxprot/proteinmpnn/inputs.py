@@ -18,6 +18,7 @@ from jaxprot.core.errors import InputError
 from jaxprot.core.residues import ALPHABET, BACKBONE
 from jaxprot.io.outputs import atomic_path
 from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, order_chains
+from jaxprot.proteinmpnn.membrane import residue_labels
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class DesignInputs:
       pssm_bias: (L, 21) float32 distribution mixed in.
       pssm_log_odds: (L, 21) float32; letters below a threshold are held back.
       has_log_odds: whether any `pssm_log_odds` was given.
+      membrane: whether the protein lies in a membrane; None if not told.
+      labels: (L,) int32 membrane label of each residue, see `featurize.LABELS`; None if not told.
     """
 
     chains: tuple[BackboneChain, ...]
@@ -60,6 +63,8 @@ class DesignInputs:
     pssm_bias: np.ndarray
     pssm_log_odds: np.ndarray
     has_log_odds: bool
+    membrane: bool | None = None
+    labels: np.ndarray | None = None
 
     def features(self) -> Features:
         """The tensors of the chains, not padded."""
@@ -78,6 +83,9 @@ def design_inputs(
     bias_AA: Source | None = None,  # noqa: N803
     bias_by_res: Source | None = None,
     pssm: Source | None = None,
+    membrane: bool | None = None,
+    membrane_buried: Source | None = None,
+    membrane_interface: Source | None = None,
 ) -> DesignInputs:
     """Gathers the inputs of one structure.
 
@@ -93,6 +101,9 @@ def design_inputs(
       bias_AA: `{letter: bias}`.
       bias_by_res: `{name: {chain: (L, 21) numbers}}`.
       pssm: `{name: {chain: {"pssm_coef": (L,), "pssm_bias": (L, 21), "pssm_log_odds": (L, 21)}}}`.
+      membrane: whether the protein lies in a membrane, for the weights with one label for the whole structure.
+      membrane_buried: `{name: {chain: [positions]}}` that touch the lipid, for the weights with a label per residue.
+      membrane_interface: the same, at the height of the lipid heads.
 
     Raises:
       InputError: unknown name, chain, letter or position, or an array of another length; says which file and record.
@@ -115,11 +126,11 @@ def design_inputs(
     by_residue = np.zeros((n, 21), np.float32)
     for chain, given in layout.per_chain(_entry(bias_by_res, name, "bias_by_res"), "bias_by_res"):
         layout.fill(by_residue, chain, given, f"bias_by_res of {name!r}, chain {chain!r}")
-    fixed_positions = {}
-    for chain, given in layout.per_chain(_entry(fixed, name, "fixed positions"), "fixed positions"):
-        where = f"fixed positions of {name!r}"
-        fixed_positions[chain] = [int(p) for p in _integers(given, where)]
-        layout.rows(chain, fixed_positions[chain], where)
+    fixed_positions = _positions(layout, name, fixed, "fixed positions")
+    labels = None
+    if membrane_buried is not None or membrane_interface is not None:
+        buried = _positions(layout, name, membrane_buried, "buried positions")
+        labels = residue_labels(ordered, buried, _positions(layout, name, membrane_interface, "interface positions"))
     groups, weights = _ties(layout, name, _entry(tied, name, "tied positions"))
     _warn_of_unresolved_ties(name, ordered, groups)
     everywhere = _letter_mask(omit_AA, "omit_AA")
@@ -139,6 +150,8 @@ def design_inputs(
         pssm_bias=mixed,
         pssm_log_odds=log_odds,
         has_log_odds=bool((log_odds != NO_LOG_ODDS).any()),
+        membrane=membrane,
+        labels=labels,
     )
 
 
@@ -260,6 +273,15 @@ class _Layout:
         if not np.isfinite(values).all():
             raise InputError(f"{where}: holds NaN or infinity")
         array[self.start[chain] : self.start[chain] + self.size[chain]] = values
+
+
+def _positions(layout: _Layout, name: str, source: Source | None, what: str) -> dict[str, list[int]]:
+    """Chain -> 1-based positions of one kind."""
+    out, where = {}, f"{what} of {name!r}"
+    for chain, given in layout.per_chain(_entry(source, name, what), what):
+        out[chain] = _integers(given, where)
+        layout.rows(chain, out[chain], where)
+    return out
 
 
 def _choose_chains(

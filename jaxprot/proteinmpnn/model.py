@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxprot.proteinmpnn import geometry
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.decoding import visible_by_rank
-from jaxprot.proteinmpnn.featurize import Features
+from jaxprot.proteinmpnn.featurize import LABELS, Features, LabelledFeatures
 
 VOCABULARY = 21
 _xavier = nnx.initializers.xavier_uniform()
@@ -72,7 +72,7 @@ def _split(key: PRNGKeyArray | None, n: int) -> list[PRNGKeyArray | None]:
 
 
 class EdgeFeatures(nnx.Module):
-    """Geometry and sequence offset of each edge, embedded and normalised."""
+    """Geometry and sequence offset of each edge, embedded and normalised; so are labels of residues, where read."""
 
     def __init__(self, cfg: ProteinMPNNConfig, *, rngs: nnx.Rngs):
         self.cfg = cfg
@@ -80,6 +80,9 @@ class EdgeFeatures(nnx.Module):
         self.positional = _linear(2 * cfg.max_offset + 2, cfg.positional, rngs)
         self.embedding = _linear(cfg.positional + geometric, cfg.width, rngs, use_bias=False)
         self.norm = _norm(cfg.width, rngs)
+        if cfg.node_labels:
+            self.labels = _linear(len(LABELS), cfg.width, rngs, use_bias=False)
+            self.label_norm = _norm(cfg.width, rngs)
 
     def graph(self, features: Features):
         """Neighbour distances, indices and validity."""
@@ -104,6 +107,22 @@ class EdgeFeatures(nnx.Module):
         # The one-hot offset passes two linear maps: one table of 66 rows, looked up.
         table = (self.positional.kernel[...] + self.positional.bias[...][None]) @ kernel[:n]
         return self.norm(geometric.astype(kernel.dtype) @ kernel[n:] + table[offset])
+
+    def nodes(self, features: Features | LabelledFeatures) -> Float[Array, "n c"] | None:
+        """Embedded labels of the residues, None where the network reads none.
+
+        Raises:
+          ValueError: labels where the network reads none, or none where it reads some.
+        """
+        given = getattr(features, "labels", None)
+        if self.cfg.node_labels == 0:
+            if given is not None:
+                raise ValueError("labels of residues for a network that reads none")
+            return None
+        if given is None:
+            raise ValueError("this network reads labels of residues; give LabelledFeatures")
+        # Each residue has one label, so there are as many rows to normalise as labels.
+        return self.label_norm(self.labels.kernel[...])[given]
 
 
 class FeedForward(nnx.Module):
@@ -198,6 +217,8 @@ class ProteinMPNN(nnx.Module):
         self.cfg = cfg
         self.features = EdgeFeatures(cfg, rngs=rngs)
         self.edge_projection = _linear(cfg.width, cfg.width, rngs)
+        if cfg.node_labels:
+            self.node_projection = _linear(cfg.width, cfg.width, rngs)
         self.letters = nnx.Embed(VOCABULARY, cfg.width, embedding_init=_xavier, rngs=rngs)
         self.encoder = nnx.List([EncoderLayer(cfg, rngs=rngs) for _ in range(cfg.encoder_layers)])
         self.decoder = nnx.List([DecoderLayer(cfg, rngs=rngs) for _ in range(cfg.decoder_layers)])
@@ -207,7 +228,7 @@ class ProteinMPNN(nnx.Module):
         """Letter embeddings of a sequence in the alphabet ACDEFGHIKLMNPQRSTVWYX."""
         return self.letters.embedding[...][jnp.asarray(sequence)]
 
-    def encode(self, features: Features, key: PRNGKeyArray | None = None) -> Encoded:
+    def encode(self, features: Features | LabelledFeatures, key: PRNGKeyArray | None = None) -> Encoded:
         """Encode one backbone; a key switches dropout on."""
         keys = _split(key, len(self.encoder))
         features = jax.tree.map(jnp.asarray, features)
@@ -216,7 +237,11 @@ class ProteinMPNN(nnx.Module):
         mask = features.mask.astype(edges.dtype)
         valid = valid.astype(edges.dtype)
         attend = mask[:, None] * mask[index] * valid
-        nodes = jnp.zeros((mask.shape[0], self.cfg.width), edges.dtype)
+        labels = self.features.nodes(features)
+        if labels is None:
+            nodes = jnp.zeros((mask.shape[0], self.cfg.width), edges.dtype)
+        else:
+            nodes = self.node_projection(labels)
         for layer, k in zip(self.encoder, keys, strict=True):
             nodes, edges = layer(nodes, edges, index, attend, mask, k)
         return Encoded(nodes, edges, index, valid, mask)
@@ -245,7 +270,7 @@ class ProteinMPNN(nnx.Module):
         return jax.nn.log_softmax(self.output(nodes).astype(jnp.float32))
 
     def __call__(
-        self, features: Features, rank: Int[Array, "n"], key: PRNGKeyArray | None = None
+        self, features: Features | LabelledFeatures, rank: Int[Array, "n"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "n 21"]:
         """Teacher-forced log-probabilities, each residue seeing those of lower rank in the decoding order."""
         k_encode, k_decode = _split(key, 2)

@@ -21,8 +21,9 @@ from jaxprot.nn.runner import Runner
 from jaxprot.proteinmpnn import weights as tables
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.decoding import decoding_order, rank_of, visible_by_rank
-from jaxprot.proteinmpnn.featurize import Features, pad_features, parse_chains
+from jaxprot.proteinmpnn.featurize import Features, LabelledFeatures, pad_features, parse_chains
 from jaxprot.proteinmpnn.inputs import DesignInputs, design_inputs
+from jaxprot.proteinmpnn.membrane import labels_for
 from jaxprot.proteinmpnn.model import Encoded, ProteinMPNN
 from jaxprot.proteinmpnn.results import Designs, Profile, Scores, join_chains
 from jaxprot.proteinmpnn.sampling import FAVOURED, HELD_BACK, Constraints, Ties, make_ties, prepare, sample, tied_order
@@ -159,8 +160,12 @@ class Designer:
             raise InputError("give a structure, or ready-made inputs")
         return self.inputs(structure, chains, **options)
 
-    def _tensors(self, inputs: DesignInputs, noise: float, seed: int) -> Features:
-        features = inputs.features()
+    def _tensors(self, inputs: DesignInputs, noise: float, seed: int) -> Features | LabelledFeatures:
+        features: Features | LabelledFeatures = inputs.features()
+        source = self.source or "these weights"
+        labels = labels_for(self.config.node_labels, len(features.S), inputs.membrane, inputs.labels, source)
+        if labels is not None:
+            features = LabelledFeatures(*features, labels)
         if self.config.ca_only:
             known = np.concatenate([np.isfinite(c.xyz[:, 1]).all(-1) for c in inputs.chains])
             features = features._replace(mask=known.astype(np.float32))
@@ -197,7 +202,8 @@ class Designer:
           pssm_log_odds: hold back letters below the threshold.
           backbone_noise: standard deviation, Å, of noise on the coordinates.
           inputs: ready-made inputs instead of structure, chains and options.
-          **options: designed, fixed, tied, omit_AA, omit, bias_AA, bias_by_res, pssm (see `inputs`).
+          **options: designed, fixed, tied, omit_AA, omit, bias_AA, bias_by_res, pssm, and for the models of membrane
+            proteins membrane, membrane_buried, membrane_interface (see `inputs`).
 
         Raises:
           InputError: as the readers, or a temperature that is not positive.
@@ -356,7 +362,7 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
     """A designer from shipped, converted or official weights.
 
     Args:
-      path: `.safetensors` written by jaxprot, or an official ProteinMPNN `.pt` (vanilla, soluble or CA-only).
+      path: `.safetensors` written by jaxprot, or an official ProteinMPNN `.pt` (vanilla, soluble, CA-only or membrane).
       **config: replaces fields of the `ProteinMPNNConfig`.
 
     Raises:
@@ -379,7 +385,14 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
             kernel = tensors.get("features.embedding.kernel")
             if kernel is None:
                 raise CheckpointError(f"{path}: holds no features.embedding.kernel; convert the original file again")
-            cfg = _official_config(kernel.shape[0], header.get("source", {}).get("values", {}))
+            told, labels = header.get("source", {}), tensors.get("features.labels.kernel")
+            named = told.get("file", path)
+            if labels is None and "label_membrane" in str(named):
+                raise CheckpointError(
+                    f"{path}: was converted from {named} by a version that dropped the labels of residues, and gives "
+                    "wrong numbers; convert the original file again"
+                )
+            cfg = _official_config(path, kernel.shape[0], labels, told.get("values", {}), config, named)
     else:
         edge = tensors.get("features.edge_embedding.weight")
         if edge is None or edge.ndim != 2:
@@ -387,10 +400,16 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
                 f"{path}: not a ProteinMPNN checkpoint (no features.edge_embedding.weight); "
                 "`jaxprot weights inspect FILE` lists its keys"
             )
-        cfg = _official_config(edge.shape[1], header)
+        labels = tensors.get("features.node_embedding.weight")
+        cfg = _official_config(path, edge.shape[1], None if labels is None else labels.T, header, config, path)
     blueprint = _blueprint(dataclasses.replace(cfg, **config) if config else cfg)
     if kind != "safetensors":
-        tensors = fill(module.shapes(blueprint), tensors, tables.OFFICIAL, tables.IGNORED, str(path))
+        rules, ignored = tables.OFFICIAL, tables.IGNORED
+        if cfg.ca_only:
+            ignored = tables.IGNORED_CA_ONLY
+        elif cfg.node_labels:
+            rules = tables.MEMBRANE
+        tensors = fill(module.shapes(blueprint), tensors, rules, ignored, str(path))
     try:
         model = module.assemble(blueprint, tensors)
     except CheckpointError as error:
@@ -398,10 +417,33 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
     return Designer(model, os.path.basename(os.fspath(path)))
 
 
-def _official_config(edge_channels: int, values: Mapping[str, Any]) -> ProteinMPNNConfig:
-    """Published sizes; the CA-only variant has 167 edge channels, the full one 416."""
-    cfg = ProteinMPNNConfig.paper(ca_only=edge_channels == 167)
-    return dataclasses.replace(cfg, neighbours=int(values.get("num_edges", cfg.neighbours)))
+def _official_config(
+    path: str | os.PathLike,
+    edge_channels: int,
+    labels: np.ndarray | None,
+    values: Mapping[str, Any],
+    config: Mapping[str, Any],
+    named: str | os.PathLike,
+) -> ProteinMPNNConfig:
+    """Published sizes, told by the channels of an edge and the embedding of labels; by the name where that is no help.
+
+    Raises:
+      CheckpointError: nothing tells which labels the network reads.
+    """
+    cfg = ProteinMPNNConfig.paper(ca_only=edge_channels == tables.EDGE_CHANNELS["ca"])
+    cfg = dataclasses.replace(cfg, neighbours=int(values.get("num_edges", cfg.neighbours)))
+    if cfg.ca_only or labels is None or "node_labels" in config:
+        return cfg
+    count = tables.trained_labels(labels)
+    if count not in (2, 3):
+        name = os.path.basename(os.fspath(named))
+        count = 3 if name.startswith("per_residue_label") else 2 if name.startswith("global_label") else 0
+    if count == 0:
+        raise CheckpointError(
+            f"{path}: reads labels of residues, but does not tell which; load it with node_labels=2 (one label for the "
+            "whole protein) or node_labels=3 (a label of each residue)"
+        )
+    return dataclasses.replace(cfg, node_labels=count)
 
 
 def _blueprint(cfg: ProteinMPNNConfig) -> module.Blueprint:

@@ -53,5 +53,7 @@ EPISTATIC = (
     Rule(r"model\.light_attention\.1\.bias", "head.projection.bias"),
     *_stack("ddg_out", (0, 3, 6)),
 )
-# The attention convolution has no effect at length 1; `metrics` are the trainer's running figures.
+# The attention convolution has no effect at length 1, for its weights are a softmax over one residue; `metrics` are the
+# trainer's running figures. The epistatic network has no such convolution.
 IGNORED = (r"model\.light_attention\.attention_convolution\.(weight|bias)", r"metrics\..*")
+IGNORED_EPISTATIC = (r"metrics\..*",)

@@ -240,10 +240,15 @@ def _verify(entry: Entry, path: Path, expected: str) -> None:
 
 
 def table(name: str) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
-    """Rules, and patterns of names to ignore, behind `module:TABLE`; the module is imported when it is needed."""
+    """Rules, and patterns of names to ignore, behind `module:TABLE`; the module is imported when it is needed.
+
+    What carries nothing in one layout may carry something in another, so a table may have an `IGNORED_TABLE` of its
+    own; the module's `IGNORED` is for all others.
+    """
     module, _, attribute = name.partition(":")
     found = importlib.import_module(module)
-    return tuple(getattr(found, attribute)), tuple(getattr(found, "IGNORED", ()))
+    ignored = getattr(found, f"IGNORED_{attribute}", getattr(found, "IGNORED", ()))
+    return tuple(getattr(found, attribute)), tuple(ignored)
 
 
 def portable_form(name: str) -> Callable[[str | os.PathLike], tuple[dict[str, Any], dict[str, Any]]] | None:

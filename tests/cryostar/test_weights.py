@@ -119,7 +119,7 @@ def test_each_published_table_matches_its_file_alone(goldens):
     home = goldens("cryostar")
     for name, rules, ignored, count in (
         ("atom_ckpt", weights.OFFICIAL, (), 26),
-        ("density_ckpt", weights.OFFICIAL_DENSITY, weights.IGNORED_DENSITY, 11),
+        ("density_ckpt", weights.OFFICIAL_DENSITY, weights.IGNORED_OFFICIAL_DENSITY, 11),
     ):
         assert len(rename(weights.inspect.read(home / f"{name}.pt")[1], rules, ignored)) == count
     with pytest.raises(CheckpointError):
