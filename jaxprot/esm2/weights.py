@@ -78,16 +78,18 @@ HUGGING_FACE_CONTACTS = (*HUGGING_FACE_BASE, *CONTACTS)
 """... with the contact head, ..."""
 HUGGING_FACE = (*HUGGING_FACE_CONTACTS, *_LM_HEAD)
 """... and with that of the language model."""
-# Tied to the embedding, fixed, or of parts that ESM-2 does not use.
-IGNORED = (
-    r"(?:encoder\.)?lm_head\.weight",
-    r"lm_head\.decoder\.(?:weight|bias)",
-    r".*rot_emb\.inv_freq",
+# Tied to the embedding or to the bias of the head (`read` compares them), or fixed.
+IGNORED = (r"(?:encoder\.)?lm_head\.weight", r".*rot_emb\.inv_freq")
+# In files of Hugging Face also parts that ESM-2 does not use: `read` makes sure that the positions are rotary, for the
+# same program writes ESM-1v, which reads its table of positions, under the same names.
+_UNUSED = (
     r".*rotary_embeddings\.inv_freq",
     r".*position_ids",
     r"(?:esm\.)?embeddings\.position_embeddings\.weight",
     r"(?:esm\.)?pooler\.dense\.(?:weight|bias)",
 )
+IGNORED_HUGGING_FACE_BASE = IGNORED_HUGGING_FACE_CONTACTS = _UNUSED
+IGNORED_HUGGING_FACE = (*_UNUSED, r"lm_head\.decoder\.(?:weight|bias)")
 
 
 def shapes(cfg: ESM2Config) -> dict[str, tuple[int, ...]]:
@@ -152,14 +154,42 @@ def read(
     settings = _told(path, kind) if facebook else _beside(path)
     if facebook:
         tensors = {**tensors, **_contact_head(path, contact_file)}
-    rules = (*OFFICIAL, *CONTACTS) if facebook else HUGGING_FACE
+    rules, ignored = ((*OFFICIAL, *CONTACTS), IGNORED) if facebook else (HUGGING_FACE, IGNORED_HUGGING_FACE)
+    _check_ignored(path, tensors, settings)
     try:
         cfg = _config(path, tensors, rules[0].pattern, settings, heads)
     except ValueError as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: fits no ESM-2 ({error}); `jaxprot weights inspect` shows the file") from error
-    return cfg, fill(shapes(cfg), tensors, rules, IGNORED, str(path))
+    return cfg, fill(shapes(cfg), tensors, rules, ignored, str(path))
+
+
+def _check_ignored(path: Path, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> None:
+    """Raises if tensors that are left out carry something: heads that are not tied, positions that are not rotary."""
+
+    def first(pattern: str) -> tuple[str, np.ndarray] | None:
+        return next(((key, array) for key, array in tensors.items() if re.fullmatch(pattern, key)), None)
+
+    for tied, to in (
+        (r"(?:encoder\.)?lm_head\.weight", OFFICIAL[0].pattern),
+        (r"lm_head\.decoder\.weight", HUGGING_FACE_BASE[0].pattern),
+        (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
+    ):
+        copy, own = first(tied), first(to)
+        if copy is not None and own is not None and not np.array_equal(copy[1], own[1]):
+            raise CheckpointError(f"{path}: {copy[0]} is not equal to {own[0]}, as in ESM-2; this is another model")
+    table = first(r"(?:esm\.)?embeddings\.position_embeddings\.weight")
+    kind = settings.get("positions")
+    if kind not in (None, "rotary"):
+        raise CheckpointError(
+            f"{path}: its config.json tells of {kind} positions, as ESM-1b and ESM-1v have; ESM-2 has rotary ones"
+        )
+    if table is not None and kind is None and not any(key.endswith("rotary_embeddings.inv_freq") for key in tensors):
+        raise CheckpointError(
+            f"{path}: has a table of positions, which ESM-1v reads and ESM-2 does not, and nothing tells which of them "
+            "this is; put its config.json beside it"
+        )
 
 
 def portable_form(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -202,7 +232,11 @@ def _beside(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: not readable JSON ({error})") from error
     if content.get("model_type") != "esm":
         return {}
-    return {"heads": content.get("num_attention_heads"), "token_dropout": content.get("token_dropout", True)}
+    return {
+        "heads": content.get("num_attention_heads"),
+        "token_dropout": content.get("token_dropout", True),
+        "positions": content.get("position_embedding_type"),
+    }
 
 
 def _contact_head(path: Path, given: str | os.PathLike | None) -> dict[str, np.ndarray]:
