@@ -402,7 +402,8 @@ def load(path: str | os.PathLike, **config: Any) -> Designer:
             )
         labels = tensors.get("features.node_embedding.weight")
         cfg = _official_config(path, edge.shape[1], None if labels is None else labels.T, header, config, path)
-    blueprint = _blueprint(dataclasses.replace(cfg, **config) if config else cfg)
+    cfg = dataclasses.replace(cfg, **config) if config else cfg
+    blueprint = _blueprint(cfg)
     if kind != "safetensors":
         rules, ignored = tables.OFFICIAL, tables.IGNORED
         if cfg.ca_only:
