@@ -130,7 +130,8 @@ def design_inputs(
     labels = None
     if membrane_buried is not None or membrane_interface is not None:
         buried = _positions(layout, name, membrane_buried, "buried positions")
-        labels = residue_labels(ordered, buried, _positions(layout, name, membrane_interface, "interface positions"))
+        interface = _positions(layout, name, membrane_interface, "interface positions")
+        labels = residue_labels(ordered, buried, interface, name)
     groups, weights = _ties(layout, name, _entry(tied, name, "tied positions"))
     _warn_of_unresolved_ties(name, ordered, groups)
     everywhere = _letter_mask(omit_AA, "omit_AA")

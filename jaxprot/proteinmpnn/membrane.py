@@ -15,31 +15,35 @@ _EACH = "--membrane-buried and --membrane-interface (membrane_buried=, membrane_
 
 
 def residue_labels(
-    chains: Sequence[BackboneChain], buried: Mapping[str, Iterable[int]], interface: Mapping[str, Iterable[int]]
+    chains: Sequence[BackboneChain],
+    buried: Mapping[str, Iterable[int]],
+    interface: Mapping[str, Iterable[int]],
+    name: str = "structure",
 ) -> np.ndarray:
     """Labels of all residues, (L,) int32 indices into `LABELS`.
 
     Args:
       chains: in the order of the tensors; L is their total length.
       buried: chain -> 1-based gap-filled positions of residues that touch the lipid; they become hydrophobic.
-      interface: the same of residues at the height of the lipid heads; they become polar and aromatic.
+      interface: the same of residues at the height of the lipid heads.
+      name: of the structure, for messages.
 
     Raises:
       InputError: a residue is in both.
     """
     labels: dict[str, np.ndarray] = {chain.id: np.zeros(len(chain), np.int32) for chain in chains}
     numbers = {chain.id: chain for chain in chains}
-    for given, name in ((interface, "interface"), (buried, "buried")):
+    for given, label in ((interface, "interface"), (buried, "buried")):
         for chain, positions in given.items():
             rows = np.array(sorted(positions), int) - 1
             twice = rows[labels[chain][rows] > 0]
             if len(twice):
                 at = numbers[chain]
                 raise InputError(
-                    f"residue {chain}:{at.resid[twice[0]]}{at.icode[twice[0]]} is named as buried and as interface; "
-                    "name it once"
+                    f"{name}: residue {chain}:{at.resid[twice[0]]}{at.icode[twice[0]]} is named as buried and as "
+                    "interface; name it once"
                 )
-            labels[chain][rows] = LABELS.index(name)
+            labels[chain][rows] = LABELS.index(label)
     return np.concatenate(list(labels.values()))
 
 

@@ -232,3 +232,63 @@ def test_selection_by_author_numbers(fold):
 def test_demo(run, tmp_path):
     assert run("demo", "proteinmpnn", "-o", tmp_path / "demo").code == 0
     assert names(tmp_path / "demo") == FILES
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A small network that reads a label of each residue, in a file."""
+    import dataclasses
+
+    from flax import nnx
+
+    from jaxprot.proteinmpnn.config import ProteinMPNNConfig
+    from jaxprot.proteinmpnn.model import ProteinMPNN
+    from jaxprot.weights import module, portable
+
+    cfg = ProteinMPNNConfig(width=16, encoder_layers=1, decoder_layers=2, neighbours=8, node_labels=3)
+    tensors = module.flatten(nnx.state(ProteinMPNN(cfg, rngs=nnx.Rngs(0)), nnx.Param))
+    path = tmp_path_factory.mktemp("weights") / "labelled.safetensors"
+    portable.save(path, tensors, {"system": "proteinmpnn", "config": dataclasses.asdict(cfg)})
+    return path
+
+
+def test_labels_of_membrane_residues(run, short, labelled, tmp_path):
+    arguments = ["proteinmpnn", "score", short, "--weights", labelled, "--draws", 1, "-o"]
+    given = ["--membrane-buried", "A:3-8", "--membrane-interface", "A:2,9"]
+    done = run(*arguments, tmp_path / "some", *given)
+    assert done.code == 0, done.err
+    assert run(*arguments, tmp_path / "none", "--membrane", "no").code == 0
+    some, none = (read_table(tmp_path / name / "scores.csv")["score"][0] for name in ("some", "none"))
+    assert some != none
+    assert "A:3-8" in (tmp_path / "some" / "run.json").read_text()
+    import jaxprot
+
+    rows = {"membrane_buried": [3, 4, 5, 6, 7, 8], "membrane_interface": [2, 9]}
+    sources = {name: {"short": {"A": positions}} for name, positions in rows.items()}
+    wanted = jaxprot.load(labelled).score(short, draws=1, seed=0, **sources)
+    assert some == pytest.approx(float(wanted.score[0, 0]), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "message"),
+    [
+        (True, [], "which residues lie in the membrane; give --membrane-buried and --membrane-interface"),
+        (True, ["--membrane", "yes"], "proteinmpnn:membrane_global_v_48_020"),
+        (True, ["--membrane-buried", "A"], "names no residues"),
+        (True, ["--membrane-buried", "A:99"], "no residue 99"),
+        (True, ["--membrane-buried", "A:3-5", "--membrane-interface", "A:5"], "A:5 is named as buried and as"),
+        (False, ["--membrane", "yes"], "proteinmpnn: reads no membrane labels"),
+        (False, ["--membrane-interface", "A:3"], "proteinmpnn: reads no membrane labels"),
+    ],
+)
+def test_membrane_labels_that_do_not_fit(run, short, labelled, tmp_path, weights, options, message):
+    named = ["--weights", labelled] if weights else []
+    done = run("proteinmpnn", "design", short, *named, *options, "-n", 1, "-o", tmp_path / "out")
+    assert done.code == 2 and message in done.err, done
+    assert not (tmp_path / "out" / "designs.csv").exists()
+
+
+def test_help_tells_which_weights_to_take(run):
+    text = " ".join(run("proteinmpnn", "design", "--help").out.split())
+    for name in ("v_48_020", "v_48_002", "soluble_v_48_020", "ca_v_48_020", "membrane_residue_v_48_020"):
+        assert name in text

@@ -159,6 +159,36 @@ def test_hugging_face_without_heads(goldens, tmp_path):
         predictor.logits(SEQUENCES)
 
 
+def test_what_is_left_out_carries_nothing(tensors, goldens, tmp_path):
+    """Heads that are not tied, and tables of positions, which ESM-1v reads, are those of other models."""
+    from safetensors.numpy import save_file
+
+    main, _ = facebook(tensors(CFG))
+    torch_file.write_torch_file({"model": main}, tmp_path / "tied.pt")
+    predict.load(tmp_path / "tied.pt", heads=2)
+    name = next(key for key in main if key.endswith("lm_head.weight"))
+    torch_file.write_torch_file({"model": {**main, name: main[name] + 1}}, tmp_path / "untied.pt")
+    with pytest.raises(CheckpointError, match=r"untied\.pt: encoder\.lm_head\.weight is not equal to"):
+        predict.load(tmp_path / "untied.pt", heads=2)
+
+    stored, _ = portable.load(goldens("massa") / "esm2_tiny_hf.safetensors")
+    with_table = {**stored, "esm.embeddings.position_embeddings.weight": np.ones((1026, 64), np.float32)}
+    path = tmp_path / "model.safetensors"
+    save_file({key: array for key, array in with_table.items() if "inv_freq" not in key}, path)
+    with pytest.raises(CheckpointError, match=r"put its config\.json beside it"):
+        predict.load(path)
+    config = {"model_type": "esm", "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "position_embedding_type": "absolute"}))
+    with pytest.raises(CheckpointError, match="absolute positions, as ESM-1b and ESM-1v have"):
+        predict.load(path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "position_embedding_type": "rotary"}))
+    predict.load(path)
+    bias = stored["lm_head.bias"]
+    save_file({**stored, "lm_head.decoder.bias": bias + 1}, path)
+    with pytest.raises(CheckpointError, match=r"lm_head\.decoder\.bias is not equal to lm_head\.bias"):
+        predict.load(path)
+
+
 def test_every_tensor_counts(tensors, tmp_path):
     main, _ = facebook(tensors(CFG))
     missing = "encoder.sentence_encoder.layers.1.fc1.bias"

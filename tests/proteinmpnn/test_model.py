@@ -11,6 +11,7 @@ from jaxprot.proteinmpnn import predict
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.decoding import decoding_order, rank_of, visible_by_rank
 from jaxprot.proteinmpnn.featurize import Features, featurize, pad_features, parse_chains
+from jaxprot.proteinmpnn.geometry import ca_features, neighbour_graph
 from jaxprot.proteinmpnn.model import ProteinMPNN, dropout
 
 BLOCK = {"atol": 2e-5, "rtol": 1e-5}
@@ -189,6 +190,30 @@ def test_rotation_and_translation_change_nothing(small, ubiquitin):
     q *= np.sign(np.linalg.det(q))
     moved = ubiquitin._replace(X=(ubiquitin.X @ q.T + [3.0, -5.0, 7.0]).astype(np.float32))
     np.testing.assert_allclose(run(small, moved), run(small, ubiquitin), atol=2e-4)
+
+
+def test_frames_of_ca_stop_at_breaks_and_before_the_ends(ubiquitin):
+    """Channels of direction and rotation are those of residues 1 .. L-3, from steps of 3.6 to 4.0 Å."""
+    ca, n = ubiquitin.X[:, 1].copy(), len(ubiquitin.S)
+    ca[40:] += 5.0  # a break between 39 and 40
+    ca[60] = ca[59] + np.float32([0, 0, 2.9])  # a cis peptide's step; the next one is no step of a chain at all
+    distance, index, _ = neighbour_graph(jnp.asarray(ca), jnp.ones(n), jnp.ones(n, bool), 8)
+    direction = np.asarray(ca_features(jnp.asarray(ca), distance, index, jnp.ones(n, bool), 16))[
+        ..., 9 * 16 : 9 * 16 + 3
+    ]
+    step = np.diff(ca.astype(np.float64), axis=0)
+    length = np.linalg.norm(step, axis=1)
+    step = np.where(((length > 3.6) & (length < 4.0))[:, None], step / length[:, None], 0)
+    assert not step[[39, 59, 60]].any() and step[38].any()
+    for i in range(n):
+        frame = np.zeros((3, 3))
+        if 1 <= i <= n - 3:
+            first, second = step[i - 1] - step[i], np.cross(step[i - 1], step[i])
+            first, second = (v / max(np.linalg.norm(v), 1e-12) for v in (first, second))
+            frame = np.stack([first, second, np.cross(first, second)])
+        wanted = (ca[np.asarray(index)[i]] - ca[i]).astype(np.float64) @ frame.T
+        wanted /= np.maximum(np.linalg.norm(wanted, axis=1, keepdims=True), 1e-12)
+        np.testing.assert_allclose(direction[i], wanted, atol=1e-4, err_msg=str(i))
 
 
 def test_a_mirror_image_is_told_apart(small, ubiquitin):
