@@ -34,11 +34,11 @@ class InputOptions(StructureOptions):
     chain_id_jsonl: _Json = None
     """Designed and fixed chains by structure."""
     membrane: Literal["yes", "no"] | None = None
-    """Only with the weights membrane_global_v_48_020: whether the protein lies in a membrane."""
+    """For the weights membrane_global_v_48_020: whether the protein lies in a membrane."""
     membrane_buried: Annotated[str | None, tyro.conf.arg(metavar='"A:5-24 B:7"')] = None
-    """Only with the weights membrane_residue_v_48_020: residues that touch the lipid, by author numbers."""
+    """For the weights membrane_residue_v_48_020: residues that touch the lipid, by author numbers."""
     membrane_interface: Annotated[str | None, tyro.conf.arg(metavar='"A:3,4,25"')] = None
-    """Only with the weights membrane_residue_v_48_020: residues at the height of the lipid heads."""
+    """For the weights membrane_residue_v_48_020: residues at the height of the lipid heads."""
     backbone_noise: Annotated[float, tyro.conf.arg(metavar="ANGSTROM")] = 0.0
     """Standard deviation of noise on the coordinates."""
 
