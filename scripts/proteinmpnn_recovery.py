@@ -1,7 +1,7 @@
 """Perplexity and sequence recovery of ProteinMPNNs on the validation chains, with and without noise on the backbone.
 
     python scripts/proteinmpnn_recovery.py
-    python scripts/proteinmpnn_recovery.py --weights proteinmpnn proteinmpnn:v_48_020 --noise 0 0.1 0.2 --output recovery
+    python scripts/proteinmpnn_recovery.py --weights proteinmpnn proteinmpnn:v_48_020 --noise 0 0.1 0.2 --output out
 
 Perplexity is teacher-forced, in one random decoding order per chain and repeat. Recovery is the share of native letters
 in one sample per chain and repeat, averaged over chains (and pooled over residues). All weights see the same noise,

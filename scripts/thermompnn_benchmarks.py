@@ -259,6 +259,7 @@ def ours(sets: dict[str, Benchmark], spec: str) -> tuple[dict[str, np.ndarray], 
     import jax
 
     import jaxprot
+    from jaxprot.thermompnn.calibration import of_size, standard_deviation
     from jaxprot.thermompnn.predict import ddg_spread
 
     predictor = jaxprot.load(spec)
@@ -269,7 +270,12 @@ def ours(sets: dict[str, Benchmark], spec: str) -> tuple[dict[str, np.ndarray], 
     u, keys = predictor.uncertainty, jax.random.split(jax.random.key(0), 4)
     noisy = jax.jit(lambda leaves, features: spread(leaves, features, np.float32(u["noise"]), keys))
     spreads = run_model(sets, lambda features: noisy(leaves, features))
-    sd = {name: np.sqrt(u["floor"] ** 2 + (u["scale"] * v) ** 2) for name, v in spreads.items()}
+    sd = {}
+    for name, values in spreads.items():
+        rows = sets[name].data.rows[:, 0]
+        sizes = [int((e.features.S < 20).sum()) for e in sets[name].data.examples]
+        law = np.array([of_size(u, n) for n in sizes])[rows]
+        sd[name] = standard_deviation(values, law[:, 0], law[:, 1])
     return predicted, sd, dict(u)
 
 

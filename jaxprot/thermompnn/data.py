@@ -300,11 +300,11 @@ class StabilityTask:
         sigma = self.noise * jax.random.uniform(k_scale)
         sequence, ddg, known = self._mutated(example, k_mutate)
         noisy = f._replace(X=f.X + sigma * jax.random.normal(k_noise, f.X.shape), S=sequence)
-        predicted = model.ddg(noisy, k_model)
+        predicted = model.member_ddg(noisy, k_model)
         known = known * f.mask[:, None]
         size = huber(predicted - ddg) if self.error == "huber" else (predicted - ddg) ** 2
-        error = jnp.sum(known * size) / jnp.maximum(jnp.sum(known), 1.0)
-        apart = correlation_loss(predicted, ddg, known)
+        error = jnp.mean(jnp.sum(known * size, axis=(1, 2))) / jnp.maximum(jnp.sum(known), 1.0)
+        apart = jnp.mean(jax.vmap(correlation_loss, (0, None, None))(predicted, ddg, known))
         one = jnp.ones(())
         return {
             "loss": Mean(error + self.correlation * apart, one),

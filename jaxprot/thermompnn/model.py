@@ -108,6 +108,8 @@ class ThermoMPNN(nnx.Module):
         self.cfg = cfg
         self.backbone = ProteinMPNN(cfg.backbone, rngs=rngs)
         self.head = SingleHead(cfg, rngs=rngs) if cfg.kind == "single" else PairHead(cfg, rngs=rngs)
+        # Beside `head`, so that weights of one member keep the names of the published layout.
+        self.further = nnx.List([SingleHead(cfg, rngs=rngs) for _ in range(cfg.members - 1)])
         self.prior = nnx.Param(jnp.full((), 0.5, jnp.float32)) if cfg.prior else None
 
     def states(
@@ -128,14 +130,17 @@ class ThermoMPNN(nnx.Module):
         own = [letters] if self.cfg.own_letter else []
         return jnp.concatenate([*states[::-1][: self.cfg.final_layers], *own], axis=-1)
 
-    def letter_scores(
-        self, states: list[Array], letters: Array, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "n 21"]:
-        """u of the single head, kcal/mol up to a constant of each residue: the lower, the more stable."""
-        u = self.head(self.residue_vectors(states, letters), key).astype(jnp.float32)
-        if self.prior is None:
-            return u
-        return u - self.prior[...] * self.backbone.log_probs(states[-1])
+    def member_ddg(self, features: Features, key: PRNGKeyArray | None = None) -> Float[Array, "m n 20"]:
+        """As `ddg`, by each member of the ensemble of heads."""
+        k_states, k_head = (None, None) if key is None else jax.random.split(key)
+        _, states, letters = self.states(features, k_states)
+        vectors, heads = self.residue_vectors(states, letters), [self.head, *self.further]
+        keys = [k_head] if k_head is None or len(heads) == 1 else list(jax.random.split(k_head, len(heads)))
+        keys = keys * len(heads) if len(keys) == 1 else keys
+        u = jnp.stack([head(vectors, k).astype(jnp.float32) for head, k in zip(heads, keys, strict=True)])
+        if self.prior is not None:
+            u = u - self.prior[...] * self.backbone.log_probs(states[-1])
+        return u[..., :LETTERS] - jnp.take_along_axis(u, features.S[None, :, None], axis=-1)
 
     def ddg(self, features: Features, key: PRNGKeyArray | None = None) -> Float[Array, "n 20"]:
         """Site-saturation ddG in kcal/mol of the single head: u[mutant] - u[wild type].
@@ -144,10 +149,7 @@ class ThermoMPNN(nnx.Module):
           features: one structure.
           key: switches dropout on.
         """
-        k_states, k_head = (None, None) if key is None else jax.random.split(key)
-        _, states, letters = self.states(features, k_states)
-        u = self.letter_scores(states, letters, k_head)
-        return u[:, :LETTERS] - jnp.take_along_axis(u, features.S[:, None], axis=1)
+        return jnp.mean(self.member_ddg(features, key), axis=0)
 
     def zero_shot(self, features: Features) -> Float[Array, "n 20"]:
         """-log p(mutant) of the all-visible pass: the paper's ProteinMPNN baseline (no unit)."""
