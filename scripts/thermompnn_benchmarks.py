@@ -99,10 +99,35 @@ def read_sets(data: pathlib.Path) -> dict[str, Benchmark]:
         out[name] = Benchmark(found, folder, found.rows[:, 0])
     # The inverse mutations have a structure each; their proteins are those of the direct rows.
     direct, inverse = out["ssym_direct"].data, out["ssym_inverse"].data
-    owner = dict(zip(direct.source.tolist(), direct.rows[:, 0].tolist(), strict=True))
-    groups = np.array([owner.get(int(row), -1 - int(row)) for row in inverse.source])
+    groups = -1 - np.arange(inverse.n)
+    first, second = mates(direct, inverse, home)
+    groups[second] = direct.rows[first, 0]
     out["ssym_inverse"] = dataclasses.replace(out["ssym_inverse"], groups=groups)
     return out
+
+
+def mates(direct: Any, inverse: Any, home: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the direct and of the inverse Ssym set that are the same pair of proteins.
+
+    The two tables are each sorted by their own structure files, so row n of one is not row n of the other. A pair has
+    the same residue number, exchanged letters and opposite values, which tells all 342 apart.
+    """
+    from jaxprot.io.tables import read_table
+
+    def keys(name: str, data: Any, sign: float, wt: str, mut: str) -> list[tuple]:
+        columns = read_table(home / name)
+        return [
+            (str(columns["resid"][r]), columns[wt][r], columns[mut][r], round(sign * float(columns["ddG"][r]), 3))
+            for r in data.source
+        ]
+
+    first = keys("ssym_direct.csv", direct, 1.0, "wt", "mut")
+    second = keys("ssym_inverse.csv", inverse, -1.0, "mut", "wt")
+    place = dict(zip(first, range(len(first)), strict=True))
+    if len(place) != len(first) or len(set(second)) != len(second):
+        raise ValueError("the Ssym tables hold a pair twice; rows cannot be matched")
+    found = [(place[key], row) for row, key in enumerate(second) if key in place]
+    return tuple(np.array(found, np.int64).reshape(-1, 2).T)
 
 
 def contact_numbers(path: pathlib.Path) -> dict[str, int]:
@@ -234,6 +259,7 @@ def ours(sets: dict[str, Benchmark], spec: str) -> tuple[dict[str, np.ndarray], 
     import jax
 
     import jaxprot
+    from jaxprot.thermompnn.calibration import of_size, standard_deviation
     from jaxprot.thermompnn.predict import ddg_spread
 
     predictor = jaxprot.load(spec)
@@ -244,7 +270,12 @@ def ours(sets: dict[str, Benchmark], spec: str) -> tuple[dict[str, np.ndarray], 
     u, keys = predictor.uncertainty, jax.random.split(jax.random.key(0), 4)
     noisy = jax.jit(lambda leaves, features: spread(leaves, features, np.float32(u["noise"]), keys))
     spreads = run_model(sets, lambda features: noisy(leaves, features))
-    sd = {name: np.sqrt(u["floor"] ** 2 + (u["scale"] * v) ** 2) for name, v in spreads.items()}
+    sd = {}
+    for name, values in spreads.items():
+        rows = sets[name].data.rows[:, 0]
+        sizes = [int((e.features.S < 20).sum()) for e in sets[name].data.examples]
+        law = np.array([of_size(u, n) for n in sizes])[rows]
+        sd[name] = standard_deviation(values, law[:, 0], law[:, 1])
     return predicted, sd, dict(u)
 
 
@@ -302,8 +333,7 @@ def build(args: argparse.Namespace) -> dict:
                 "mean_sd": float(np.mean(sd[name])),
                 "sd_error_spearman": ranks,
             }
-    direct, inverse = sets["ssym_direct"].data, sets["ssym_inverse"].data
-    _, first, second = np.intersect1d(direct.source, inverse.source, return_indices=True)
+    first, second = mates(sets["ssym_direct"].data, sets["ssym_inverse"].data, args.data / "stability")
     for method, p in predictions.items():
         if method != "ProteinMPNN zero-shot":
             report["antisymmetry"][method] = antisymmetry(p["ssym_direct"][first], p["ssym_inverse"][second])

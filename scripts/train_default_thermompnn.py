@@ -2,6 +2,7 @@
 
     python scripts/train_default_thermompnn.py design --run runs/design
     python scripts/train_default_thermompnn.py export-design --run runs/design
+    python scripts/train_default_thermompnn.py design-from-scratch --run runs/scratch
     python scripts/train_default_thermompnn.py stability --run runs/stability --seeds 3
     python scripts/train_default_thermompnn.py export-stability --run runs/stability --seeds 3
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -21,6 +23,8 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEFAULT = ROOT / "jaxprot" / "weights" / "default"
+STARTED = "ProteinMPNN v_48_020 (Science 2022, doi 10.1126/science.add2187), Copyright (c) 2022 Justas Dauparas, MIT"
+LARGE = 80  # residues from which the uncertainty is that of large proteins; training domains have up to 72
 
 
 def experiment(name: str):
@@ -70,7 +74,56 @@ def export_design(run: pathlib.Path) -> None:
     from jaxprot.weights import portable
 
     tensors, header = portable.load(run / "best.safetensors")
-    export(DEFAULT / "proteinmpnn.safetensors", tensors, {**header, "experiment": "proteinmpnn/default"})
+    header = {**header, "experiment": "proteinmpnn/default", "start": STARTED}
+    export(DEFAULT / "proteinmpnn.safetensors", tensors, header)
+
+
+def held_out_sets(task) -> dict[str, Any]:
+    """What the calibration is fitted on: Megascale's validation proteins, and FireProtDB proteins that no test uses.
+
+    The latter have homologues in Megascale, so the homologue-free test set stays unseen.
+    """
+    from jaxprot.thermompnn.data import read_stability_set
+
+    folder = pathlib.Path(task.table).parent
+    xray = read_stability_set(
+        folder / "fireprot.csv.gz", folder / "pdb_xray", lambda columns: columns["homologue_free"] == 0
+    )
+    return {"small": task.held_out, "large": xray}
+
+
+def calibrate(task, graphdef, params) -> dict[str, Any]:
+    """Noise, and scale and floor for small and for large structures."""
+    import jax
+    import numpy as np
+    from flax import nnx
+
+    from jaxprot.thermompnn import calibration
+    from jaxprot.thermompnn.data import predict_set
+    from jaxprot.thermompnn.predict import ddg_spread
+
+    apply = jax.jit(lambda p, f: nnx.merge(graphdef, p).ddg(f))
+    keys = jax.random.split(jax.random.key(0), 4)
+    spread = jax.jit(lambda p, f, noise: ddg_spread(nnx.merge(graphdef, p), f, noise, keys))
+    sets = held_out_sets(task)
+    data = sets["large"]
+    sizes = np.array([(e.features.S < 20).sum() for e in data.examples])[data.rows[:, 0]]
+    errors = {name: predict_set(apply, params, s) - s.ddg for name, s in sets.items()}
+    fits: dict[float, dict[str, Any]] = {}
+    for noise in (0.1, 0.2, 0.3):
+        level = np.float32(noise)
+        noisy = functools.partial(spread, noise=level)
+        spreads = {name: predict_set(noisy, params, s) for name, s in sets.items()}
+        large = sizes >= LARGE
+        found = {
+            "small": calibration.fit(spreads["small"], errors["small"]),
+            "large": calibration.fit(spreads["large"][large], errors["large"][large]),
+        }
+        fits[noise] = found
+        print(f"noise {noise} A: {found}", flush=True)  # noqa: T201
+    noise = min(fits, key=lambda value: fits[value]["small"]["nll"] + fits[value]["large"]["nll"])
+    small, large = ({k: fits[noise][name][k] for k in ("scale", "floor")} for name in ("small", "large"))
+    return {"noise": noise, **small, "large": {"residues": LARGE, **large}}
 
 
 def export_stability(run: pathlib.Path, seeds: int) -> None:
@@ -79,10 +132,8 @@ def export_stability(run: pathlib.Path, seeds: int) -> None:
     import numpy as np
     from flax import nnx
 
-    from jaxprot.thermompnn import calibration
     from jaxprot.thermompnn.data import figures, predict_set
     from jaxprot.thermompnn.model import ThermoMPNN
-    from jaxprot.thermompnn.predict import ddg_spread
     from jaxprot.weights import module, portable
 
     task = experiment("thermompnn/default").task
@@ -95,29 +146,20 @@ def export_stability(run: pathlib.Path, seeds: int) -> None:
         model = module.assemble(lambda: ThermoMPNN(task.model, rngs=nnx.Rngs(0)), tensors)
         graphdef, params = nnx.split(model, nnx.Param)
         apply = jax.jit(lambda params, features, graphdef=graphdef: nnx.merge(graphdef, params).ddg(features))
-        predicted = predict_set(apply, params, held_out)
-        scores[name] = figures(predicted, held_out.ddg, held_out.rows[:, 0])
-        models[name] = (graphdef, params, predicted)
-        print(name, {k: round(v, 4) for k, v in scores[name].items()})  # noqa: T201
+        scores[name] = figures(predict_set(apply, params, held_out), held_out.ddg, held_out.rows[:, 0])
+        models[name] = (graphdef, params)
+        print(name, {k: round(v, 4) for k, v in scores[name].items()}, flush=True)  # noqa: T201
     chosen = max(scores, key=lambda name: scores[name]["spearman"])
-    graphdef, params, predicted = models[chosen]
-    fits = {}
-    keys = jax.random.split(jax.random.key(0), 4)
-    for noise in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
-        spread = jax.jit(lambda p, f, noise=noise: ddg_spread(nnx.merge(graphdef, p), f, noise, keys))
-        fits[noise] = calibration.fit(predict_set(spread, params, held_out), predicted - held_out.ddg)
-        print(f"noise {noise} A: {fits[noise]}")  # noqa: T201
-    noise = min(fits, key=lambda value: fits[value]["nll"])
-    uncertainty = {"noise": noise, "scale": fits[noise]["scale"], "floor": fits[noise]["floor"]}
     header = {
         "system": "thermompnn",
         "config": parts[0][1]["config"],
         "steps": [part[1]["step"] for part in parts],
         "experiment": "thermompnn/default",
+        "start": STARTED,
         "weights": chosen,
         "seeds": seeds,
         "figures": scores[chosen],
-        "uncertainty": uncertainty,
+        "uncertainty": calibrate(task, *models[chosen]),
     }
     export(DEFAULT / "thermompnn.safetensors", candidates[chosen], header)
 
@@ -125,7 +167,8 @@ def export_stability(run: pathlib.Path, seeds: int) -> None:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["design", "export-design", "stability", "export-stability"])
+    stages = ["design", "design-from-scratch", "export-design", "stability", "export-stability"]
+    parser.add_argument("stage", choices=stages)
     parser.add_argument("--run", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, help="stability runs that are averaged")
     parser.add_argument("--steps", type=int, help="instead of the experiment's")
@@ -138,8 +181,8 @@ def main() -> int:
 
     jax.config.update("jax_compilation_cache_dir", str(args.cache or compilation_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    if args.stage == "design":
-        cfg = experiment("proteinmpnn/default")
+    if args.stage.startswith("design"):
+        cfg = experiment("proteinmpnn/from_scratch" if args.stage.endswith("scratch") else "proteinmpnn/default")
         train(dataclasses.replace(cfg, steps=args.steps or cfg.steps), args.run, "proteinmpnn")
     elif args.stage == "stability":
         for seed in range(args.seeds):

@@ -1,4 +1,8 @@
-"""The shipped ThermoMPNN: fine-tuned whole from the shipped ProteinMPNN on Megascale."""
+"""The shipped ThermoMPNN: fine-tuned whole from the published ProteinMPNN v_48_020 (MIT) on Megascale.
+
+A residue's state does not see the residue's own letter, so the ddG of a mutation and of its reverse on the same
+backbone are exact opposites.
+"""
 
 import os
 import pathlib
@@ -9,7 +13,6 @@ from jaxprot.thermompnn.data import StabilityTask
 from jaxprot.train.task import OptimConfig, TrainConfig
 
 DATA = pathlib.Path(os.environ.get("JAXPROT_DATA", pathlib.Path(__file__).parents[3] / "shared" / "data"))
-BACKBONE = pathlib.Path(__file__).parents[2] / "jaxprot" / "weights" / "default" / "proteinmpnn.safetensors"
 # Proteins outside the published split without a homologue (25 % identity over half of the shorter sequence, E <= 10)
 # in any evaluation set; `scripts/thermompnn_curate.py --homologues` recomputes the list.
 EXTRA: tuple[str, ...] = (
@@ -23,19 +26,24 @@ EXTRA: tuple[str, ...] = (
 
 
 def config(seed: int = 0) -> TrainConfig:
-    """About 40 passes over the training proteins; the best averaged weights by validation Spearman are kept."""
+    """About 25 passes over the training proteins; the best averaged weights by validation Spearman are kept."""
     return TrainConfig(
         task=StabilityTask(
             table=str(DATA / "stability" / "megascale_natural.csv.gz"),
             structures=str(DATA / "stability" / "pdb_megascale"),
-            backbone=str(BACKBONE),
+            backbone="proteinmpnn:v_48_020",
             extra=EXTRA,
-            model=ThermoMPNNConfig(backbone=ProteinMPNNConfig(neighbours=24), scalar_output=False),
+            model=ThermoMPNNConfig(
+                backbone=ProteinMPNNConfig(), scalar_output=False, own_letter=False, prior=True, members=4
+            ),
+            noise=0.2,
         ),
-        optim=OptimConfig(name="adamw", lr=3e-4, weight_decay=0.01, warmup=50, decay=0.5, ema=0.99),
-        steps=400,
+        optim=OptimConfig(
+            name="adamw", lr=2e-3, rates=(("backbone", 0.05),), weight_decay=0.01, warmup=30, decay=0.5, ema=0.98
+        ),
+        steps=200,
         seed=seed,
         init_seed=0,
-        evaluate_every=50,
-        save_every=200,
+        evaluate_every=40,
+        save_every=20,
     )

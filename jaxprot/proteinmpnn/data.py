@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import PRNGKeyArray
 
 from jaxprot.core.buckets import bucket_length
+from jaxprot.core.errors import CheckpointError
 from jaxprot.core.residues import ALPHABET
 from jaxprot.io.archives import read_chains
 from jaxprot.io.structures import read_structure
@@ -25,6 +26,8 @@ from jaxprot.proteinmpnn.losses import smoothed_cross_entropy
 from jaxprot.proteinmpnn.model import ProteinMPNN
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
+from jaxprot.weights import inspect, module, registry
+from jaxprot.weights.convert import fill
 
 _BACKBONE = ("N", "CA", "C", "O")
 _LONGEST_BOND = 1.6
@@ -62,6 +65,30 @@ def read_chain_archive(path: str | pathlib.Path) -> list[Features]:
     return out
 
 
+def begin(weights: str, model: ProteinMPNNConfig) -> ProteinMPNN:
+    """A network to train further.
+
+    Args:
+      weights: a file, ours or a published one, or a registered name.
+      model: the sizes it is to have.
+
+    Raises:
+      InputError: neither a file nor a name.
+      DownloadError: the weights could not be fetched.
+      CheckpointError: damaged, refused, or of other sizes.
+    """
+    path, _ = registry.resolve(weights, "proteinmpnn")
+    blueprint = module.Blueprint(lambda rngs: ProteinMPNN(model, rngs=rngs))
+    kind, tensors, _ = inspect.read(path)
+    if kind != "safetensors":
+        rules, ignored = registry.table("jaxprot.proteinmpnn.weights:OFFICIAL")
+        tensors = fill(module.shapes(blueprint), tensors, rules, ignored, str(path))
+    try:
+        return module.assemble(blueprint, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def stack(features: list[Features], length: int) -> Features:
     """Pad to one length and stack: a batch."""
     padded = [pad_features(f, length) for f in features]
@@ -75,6 +102,8 @@ class DesignTask:
     Attributes:
       train, val: chain archives.
       structures: further training structures, one file each (all chains together).
+      start: weights to go on from, a file (ours or a published one) or a registered name such as
+        `proteinmpnn:v_48_020`; none begins from scratch.
       model: sizes of the network.
       noise: largest standard deviation, Å, of the Gaussian noise on the coordinates; drawn anew for each chain
         and step, uniform from 0.
@@ -86,6 +115,7 @@ class DesignTask:
     train: str
     val: str
     structures: tuple[str, ...] = ()
+    start: str | None = None
     model: ProteinMPNNConfig = ProteinMPNNConfig()
     noise: float = 0.1
     fixed_noise: bool = False
@@ -110,11 +140,12 @@ class DesignTask:
 
     def build(self, key: PRNGKeyArray) -> ProteinMPNN:
         """An initialised network."""
-        return ProteinMPNN(self.model, rngs=nnx.Rngs(key))
+        return ProteinMPNN(self.model, rngs=nnx.Rngs(key)) if self.start is None else begin(self.start, self.model)
 
     def files(self) -> tuple[str, ...]:
-        """Data files."""
-        return (self.train, self.val, *self.structures)
+        """Data files, and the weights to go on from."""
+        start = () if self.start is None else (str(registry.resolve(self.start, "proteinmpnn")[0]),)
+        return (self.train, self.val, *self.structures, *start)
 
     def batches(self, step: int, seed: int) -> Batch:
         """Chains of like length."""

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 
 def standard_deviation(spread: np.ndarray, scale: float, floor: float) -> np.ndarray:
     """sqrt(floor² + (scale · spread)²), kcal/mol."""
     return np.sqrt(floor**2 + (scale * spread) ** 2)
+
+
+def of_size(uncertainty: Mapping[str, Any], residues: int) -> tuple[float, float]:
+    """Scale and floor for a structure of so many residues.
+
+    Args:
+      uncertainty: `scale` and `floor`, and optionally `large`, a mapping of `residues`, `scale` and `floor`, which
+        holds from that many residues on: errors on large proteins, measured one by one in many laboratories, are
+        wider than those of one assay on small domains.
+      residues: modelled residues, all chains together.
+    """
+    large = uncertainty.get("large")
+    used = large if large and residues >= large["residues"] else uncertainty
+    return float(used["scale"]), float(used["floor"])
 
 
 def gaussian_nll(error: np.ndarray, sd: np.ndarray) -> float:

@@ -21,6 +21,11 @@ class ThermoMPNNConfig:
       hidden: widths of the single head's hidden layers.
       pair_width: width per mutation of the epistatic head.
       scalar_output: ThermoMPNN v1 ends in one linear shared by all letters; its successor has none.
+      own_letter: a residue's state has seen the residue's own letter, as published. Without it, neighbours send their
+        letters and encoder states only, nothing returns to the residue from itself, and the ddG of a mutation and of
+        its reverse on the same backbone are exact opposites.
+      members: single heads of their own, whose mean is the prediction; each is trained on its own error.
+      prior: add the backbone's own letter preferences, times one trained number, to the single head's output.
       dropout: of the head, in training.
     """
 
@@ -30,6 +35,9 @@ class ThermoMPNNConfig:
     hidden: tuple[int, ...] = (64, 32)
     pair_width: int = 128
     scalar_output: bool = True
+    own_letter: bool = True
+    members: int = 1
+    prior: bool = False
     dropout: float = 0.25
 
     def __post_init__(self):
@@ -37,11 +45,15 @@ class ThermoMPNNConfig:
             raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
         if not 1 <= self.final_layers <= self.backbone.decoder_layers:
             raise ValueError(f"final_layers must lie in 1..{self.backbone.decoder_layers}, got {self.final_layers}")
+        if self.kind == "epistatic" and (self.prior or not self.own_letter or self.members != 1):
+            raise ValueError("own_letter, members and prior are options of the single head, not of the epistatic one")
+        if self.members < 1:
+            raise ValueError(f"members must be at least 1, got {self.members}")
 
     @property
     def width(self) -> int:
-        """Channels of a residue vector: the decoder layers read and the letter."""
-        return (self.final_layers + 1) * self.backbone.width
+        """Channels of a residue vector: the decoder layers read and, where it is seen, the letter."""
+        return (self.final_layers + self.own_letter) * self.backbone.width
 
     @classmethod
     def paper(cls) -> ThermoMPNNConfig:

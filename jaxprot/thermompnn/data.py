@@ -17,19 +17,18 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxprot.core import metrics
 from jaxprot.core.buckets import bucket_length, pad_to
-from jaxprot.core.errors import CheckpointError, InputError
+from jaxprot.core.errors import InputError
 from jaxprot.core.residues import ALPHABET
 from jaxprot.io.structures import read_structure
 from jaxprot.io.tables import read_table
-from jaxprot.proteinmpnn import weights as tables
+from jaxprot.proteinmpnn.data import begin
 from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, pad_features, parse_chains
 from jaxprot.thermompnn.config import ThermoMPNNConfig
 from jaxprot.thermompnn.losses import correlation_loss, huber
 from jaxprot.thermompnn.model import ThermoMPNN
 from jaxprot.train.data import Batch, BucketBatches
 from jaxprot.train.task import Mean
-from jaxprot.weights import inspect, module, registry
-from jaxprot.weights.convert import fill
+from jaxprot.weights import registry
 
 _log = logging.getLogger(__name__)
 
@@ -264,15 +263,7 @@ class StabilityTask:
         """The network, its backbone from `backbone`."""
         model = ThermoMPNN(self.model, rngs=nnx.Rngs(key))
         if self.backbone is not None:
-            path, _ = registry.resolve(self.backbone, "proteinmpnn")
-            blueprint = module.Blueprint(lambda rngs: type(model.backbone)(self.model.backbone, rngs=rngs))
-            kind, tensors, _ = inspect.read(path)
-            if kind != "safetensors":
-                tensors = fill(module.shapes(blueprint), tensors, tables.OFFICIAL, tables.IGNORED, str(path))
-            try:
-                model.backbone = module.assemble(blueprint, tensors)
-            except CheckpointError as error:
-                raise CheckpointError(f"{path}: {error}") from error
+            model.backbone = begin(self.backbone, self.model.backbone)
         return model
 
     def files(self) -> tuple[str, ...]:
@@ -309,11 +300,11 @@ class StabilityTask:
         sigma = self.noise * jax.random.uniform(k_scale)
         sequence, ddg, known = self._mutated(example, k_mutate)
         noisy = f._replace(X=f.X + sigma * jax.random.normal(k_noise, f.X.shape), S=sequence)
-        predicted = model.ddg(noisy, k_model)
+        predicted = model.member_ddg(noisy, k_model)
         known = known * f.mask[:, None]
         size = huber(predicted - ddg) if self.error == "huber" else (predicted - ddg) ** 2
-        error = jnp.sum(known * size) / jnp.maximum(jnp.sum(known), 1.0)
-        apart = correlation_loss(predicted, ddg, known)
+        error = jnp.mean(jnp.sum(known * size, axis=(1, 2))) / jnp.maximum(jnp.sum(known), 1.0)
+        apart = jnp.mean(jax.vmap(correlation_loss, (0, None, None))(predicted, ddg, known))
         one = jnp.ones(())
         return {
             "loss": Mean(error + self.correlation * apart, one),

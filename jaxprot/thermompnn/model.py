@@ -73,6 +73,29 @@ class PairHead(nnx.Module):
         return 0.5 * (self.ordered(first, second) + self.ordered(second, first))
 
 
+def decode_others(
+    backbone: ProteinMPNN, encoded: Encoded, sequence: Int[Array, "n"], key: PRNGKeyArray | None = None
+) -> list[Float[Array, "n c"]]:
+    """Residue states after each decoder layer, none of which depends on the residue's own letter.
+
+    A neighbour sends its letter and its encoder state in every layer: its decoder states have seen the letters
+    around it, the receiving residue's among them.
+    """
+    keys = [None] * len(backbone.decoder) if key is None else list(jax.random.split(key, len(backbone.decoder)))
+    letters = backbone.embed_letters(sequence)
+    itself = encoded.index == jnp.arange(encoded.index.shape[0])[:, None]
+    nodes, states = encoded.nodes, []
+    for layer, k in zip(backbone.decoder, keys, strict=True):
+        k_own, k_edge, k_letter, k_node = layer.parts()
+        hidden = encoded.nodes @ k_node
+        # One table of both kinds, looked up once: the residue itself sends no letter.
+        sent = jnp.concatenate([hidden, hidden + letters @ k_letter])[encoded.index + len(letters) * ~itself]
+        own = nodes @ k_own + layer.w1.bias[...][None]
+        nodes = layer.update(nodes, own[:, None] + encoded.edges @ k_edge + sent, encoded.valid, encoded.mask, k)
+        states.append(nodes)
+    return states
+
+
 class ThermoMPNN(nnx.Module):
     """One all-visible pass of ProteinMPNN, and a head on its residue states.
 
@@ -85,6 +108,9 @@ class ThermoMPNN(nnx.Module):
         self.cfg = cfg
         self.backbone = ProteinMPNN(cfg.backbone, rngs=rngs)
         self.head = SingleHead(cfg, rngs=rngs) if cfg.kind == "single" else PairHead(cfg, rngs=rngs)
+        # Beside `head`, so that weights of one member keep the names of the published layout.
+        self.further = nnx.List([SingleHead(cfg, rngs=rngs) for _ in range(cfg.members - 1)])
+        self.prior = nnx.Param(jnp.full((), 0.5, jnp.float32)) if cfg.prior else None
 
     def states(
         self, features: Features, key: PRNGKeyArray | None = None
@@ -92,13 +118,29 @@ class ThermoMPNN(nnx.Module):
         """Encoded backbone, decoder states with the wild-type sequence fully visible, and letter embeddings."""
         k_encode, k_decode = (None, None) if key is None else jax.random.split(key)
         encoded = self.backbone.encode(features, k_encode)
-        visible = jnp.ones(encoded.index.shape, jnp.int32)
-        states = self.backbone.decode(encoded, features.S, visible, k_decode)
+        if self.cfg.own_letter:
+            visible = jnp.ones(encoded.index.shape, jnp.int32)
+            states = self.backbone.decode(encoded, features.S, visible, k_decode)
+        else:
+            states = decode_others(self.backbone, encoded, features.S, k_decode)
         return encoded, states, self.backbone.embed_letters(features.S)
 
     def residue_vectors(self, states: list[Array], letters: Array) -> Float[Array, "n w"]:
-        """[last decoder layer | … | letter] of each residue."""
-        return jnp.concatenate([*states[::-1][: self.cfg.final_layers], letters], axis=-1)
+        """[last decoder layer | … | letter] of each residue; no letter where the model does not see it."""
+        own = [letters] if self.cfg.own_letter else []
+        return jnp.concatenate([*states[::-1][: self.cfg.final_layers], *own], axis=-1)
+
+    def member_ddg(self, features: Features, key: PRNGKeyArray | None = None) -> Float[Array, "m n 20"]:
+        """As `ddg`, by each member of the ensemble of heads."""
+        k_states, k_head = (None, None) if key is None else jax.random.split(key)
+        _, states, letters = self.states(features, k_states)
+        vectors, heads = self.residue_vectors(states, letters), [self.head, *self.further]
+        keys = [k_head] if k_head is None or len(heads) == 1 else list(jax.random.split(k_head, len(heads)))
+        keys = keys * len(heads) if len(keys) == 1 else keys
+        u = jnp.stack([head(vectors, k).astype(jnp.float32) for head, k in zip(heads, keys, strict=True)])
+        if self.prior is not None:
+            u = u - self.prior[...] * self.backbone.log_probs(states[-1])
+        return u[..., :LETTERS] - jnp.take_along_axis(u, features.S[None, :, None], axis=-1)
 
     def ddg(self, features: Features, key: PRNGKeyArray | None = None) -> Float[Array, "n 20"]:
         """Site-saturation ddG in kcal/mol of the single head: u[mutant] - u[wild type].
@@ -107,10 +149,7 @@ class ThermoMPNN(nnx.Module):
           features: one structure.
           key: switches dropout on.
         """
-        k_states, k_head = (None, None) if key is None else jax.random.split(key)
-        _, states, letters = self.states(features, k_states)
-        u = self.head(self.residue_vectors(states, letters), k_head).astype(jnp.float32)
-        return u[:, :LETTERS] - jnp.take_along_axis(u, features.S[:, None], axis=1)
+        return jnp.mean(self.member_ddg(features, key), axis=0)
 
     def zero_shot(self, features: Features) -> Float[Array, "n 20"]:
         """-log p(mutant) of the all-visible pass: the paper's ProteinMPNN baseline (no unit)."""

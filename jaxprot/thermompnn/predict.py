@@ -23,7 +23,7 @@ from jaxprot.nn.runner import Runner
 from jaxprot.proteinmpnn.config import ProteinMPNNConfig
 from jaxprot.proteinmpnn.featurize import BackboneChain, Features, featurize, pad_features, parse_chains
 from jaxprot.thermompnn import weights as tables
-from jaxprot.thermompnn.calibration import standard_deviation
+from jaxprot.thermompnn.calibration import of_size, standard_deviation
 from jaxprot.thermompnn.config import ThermoMPNNConfig
 from jaxprot.thermompnn.model import ThermoMPNN
 from jaxprot.thermompnn.results import Doubles, Mutants, Scan, Sites, joined, value_flags
@@ -88,8 +88,9 @@ class Predictor:
     Args:
       model: the network.
       uncertainty: how the spread over noised backbones becomes a standard deviation: `noise` (Å), `scale` and
-        `floor` (kcal/mol), fitted on validation proteins: sd = sqrt(floor² + (scale · spread)²). Weights without a
-        calibration use the bare spread at 0.1 Å.
+        `floor` (kcal/mol), fitted on held-out proteins: sd = sqrt(floor² + (scale · spread)²), and optionally `large`,
+        other values for large structures (`calibration.of_size`). Weights without a calibration use the bare spread
+        at 0.1 Å.
       source: where the weights come from.
 
     Attributes:
@@ -97,7 +98,7 @@ class Predictor:
       seconds: wall time spent so far on reading and on featurizing structures.
     """
 
-    def __init__(self, model: ThermoMPNN, uncertainty: dict[str, float] | None = None, source: str = ""):
+    def __init__(self, model: ThermoMPNN, uncertainty: dict[str, Any] | None = None, source: str = ""):
         self.config = model.cfg
         self.runner = Runner(model)
         self.calibrated = bool(uncertainty)
@@ -143,7 +144,7 @@ class Predictor:
         if spread is None:
             sd = np.full_like(ddg, np.nan)
         else:
-            sd = standard_deviation(spread[:n], self.uncertainty["scale"], self.uncertainty["floor"])
+            sd = standard_deviation(spread[:n], *of_size(self.uncertainty, int(sites.predicted.sum())))
             sd = np.where(sites.letter[:, None] == np.array(list(STANDARD)), 0.0, sd)
             sd = np.where(sites.predicted[:, None], sd, np.nan).astype(np.float32)
         return Scan(structure.name, structure, sites, ddg, sd, self.calibrated)
