@@ -302,8 +302,9 @@ class StabilityTask:
         noisy = f._replace(X=f.X + sigma * jax.random.normal(k_noise, f.X.shape), S=sequence)
         predicted = model.member_ddg(noisy, k_model)
         known = known * f.mask[:, None]
-        size = huber(predicted - ddg) if self.error == "huber" else (predicted - ddg) ** 2
-        error = jnp.mean(jnp.sum(known * size, axis=(1, 2))) / jnp.maximum(jnp.sum(known), 1.0)
+        difference = predicted - ddg[None]
+        size = huber(difference) if self.error == "huber" else difference**2
+        error = jnp.mean(jnp.sum(known[None] * size, axis=(1, 2))) / jnp.maximum(jnp.sum(known), 1.0)
         apart = jnp.mean(jax.vmap(correlation_loss, (0, None, None))(predicted, ddg, known))
         one = jnp.ones(())
         return {

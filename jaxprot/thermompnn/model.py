@@ -139,7 +139,7 @@ class ThermoMPNN(nnx.Module):
         keys = keys * len(heads) if len(keys) == 1 else keys
         u = jnp.stack([head(vectors, k).astype(jnp.float32) for head, k in zip(heads, keys, strict=True)])
         if self.prior is not None:
-            u = u - self.prior[...] * self.backbone.log_probs(states[-1])
+            u = u - (self.prior[...] * self.backbone.log_probs(states[-1]))[None]
         return u[..., :LETTERS] - jnp.take_along_axis(u, features.S[None, :, None], axis=-1)
 
     def ddg(self, features: Features, key: PRNGKeyArray | None = None) -> Float[Array, "n 20"]:
