@@ -26,9 +26,9 @@ def config() -> TrainConfig:
             noise=0.2,
             items=1536,
         ),
-        optim=OptimConfig(name="adamw", lr=1e-4, weight_decay=0.01, warmup=30, decay=0.5, ema=0.99),
-        steps=170,
-        evaluate_every=85,
+        optim=OptimConfig(name="adamw", lr=1e-4, schedule="constant", weight_decay=0.01, warmup=30, ema=0.99),
+        steps=200,
+        evaluate_every=100,
         evaluate_start=True,
         save_every=50,
     )

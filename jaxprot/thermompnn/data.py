@@ -205,7 +205,9 @@ class StabilityTask:
         `scripts/thermompnn_curate.py`).
       more: further (table, structures) whose training split is trained on as well; validation stays with `table`.
       model: sizes of the network.
-      noise: largest standard deviation, Å, of the coordinate noise (drawn anew each time, uniform from 0).
+      noise: largest standard deviation, Å, of the coordinate noise (drawn anew each time, uniform from `least_noise`).
+      least_noise: smallest standard deviation, Å. Exact backbones tell which letter they were solved with, and all
+        training structures are of wild types: noise hides what would not hold for a mutant's structure.
       background: share of the residues that carry a measured mutant letter instead of the wild type in half of the
         examples; the targets there become differences of ddG, which teaches reverse and mutant-to-mutant changes.
       error: `huber` (half the square up to 2 kcal/mol, linear beyond) or `squared` (as published).
@@ -220,6 +222,7 @@ class StabilityTask:
     more: tuple[tuple[str, str], ...] = ()
     model: ThermoMPNNConfig = ThermoMPNNConfig()
     noise: float = 0.1
+    least_noise: float = 0.0
     background: float = 0.1
     error: Literal["huber", "squared"] = "huber"
     correlation: float = 0.3
@@ -229,6 +232,8 @@ class StabilityTask:
     def __post_init__(self):
         if self.error not in ("huber", "squared"):
             raise ValueError(f"error must be huber or squared, got {self.error!r}")
+        if not 0 <= self.least_noise <= self.noise:
+            raise ValueError(f"least_noise must lie in 0..noise ({self.noise}), got {self.least_noise}")
 
     def training_files(self) -> tuple[str, ...]:
         """Structure files of the training proteins of `table`."""
@@ -297,7 +302,7 @@ class StabilityTask:
         """Mean error over a protein's mutations, so that every protein counts alike."""
         k_scale, k_noise, k_mutate, k_model = jax.random.split(key, 4)
         f = example.features
-        sigma = self.noise * jax.random.uniform(k_scale)
+        sigma = self.least_noise + (self.noise - self.least_noise) * jax.random.uniform(k_scale)
         sequence, ddg, known = self._mutated(example, k_mutate)
         noisy = f._replace(X=f.X + sigma * jax.random.normal(k_noise, f.X.shape), S=sequence)
         predicted = model.member_ddg(noisy, k_model)

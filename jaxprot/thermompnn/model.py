@@ -110,7 +110,7 @@ class ThermoMPNN(nnx.Module):
         self.head = SingleHead(cfg, rngs=rngs) if cfg.kind == "single" else PairHead(cfg, rngs=rngs)
         # Beside `head`, so that weights of one member keep the names of the published layout.
         self.further = nnx.List([SingleHead(cfg, rngs=rngs) for _ in range(cfg.members - 1)])
-        self.prior = nnx.Param(jnp.full((), 0.5, jnp.float32)) if cfg.prior else None
+        self.prior = nnx.Param(jnp.full((1,), 0.5, jnp.float32)) if cfg.prior else None
 
     def states(
         self, features: Features, key: PRNGKeyArray | None = None
@@ -139,7 +139,7 @@ class ThermoMPNN(nnx.Module):
         keys = keys * len(heads) if len(keys) == 1 else keys
         u = jnp.stack([head(vectors, k).astype(jnp.float32) for head, k in zip(heads, keys, strict=True)])
         if self.prior is not None:
-            u = u - (self.prior[...] * self.backbone.log_probs(states[-1]))[None]
+            u = u - (self.prior[...][0] * self.backbone.log_probs(states[-1]))[None]
         return u[..., :LETTERS] - jnp.take_along_axis(u, features.S[None, :, None], axis=-1)
 
     def ddg(self, features: Features, key: PRNGKeyArray | None = None) -> Float[Array, "n 20"]:
