@@ -507,7 +507,8 @@ def load(path: str | os.PathLike, **config: Any) -> Predictor:
         cfg = make()
     blueprint = _blueprint(dataclasses.replace(cfg, **config) if config else cfg)
     if kind != "safetensors":
-        tensors = fill(module.shapes(blueprint), tensors, rules, tables.IGNORED, str(path))
+        ignored = tables.IGNORED_EPISTATIC if rules is tables.EPISTATIC else tables.IGNORED
+        tensors = fill(module.shapes(blueprint), tensors, rules, ignored, str(path))
     try:
         model = module.assemble(blueprint, tensors)
     except CheckpointError as error:
